@@ -1,0 +1,125 @@
+"""What the tests share: a tiny BERT on disk, review files, an isolated home, and the command line in-process."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_bert import write_tiny_bert
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL = ROOT.parent / "shared" / "yelp"
+# Made-up reviews that a tiny model can learn: the opinion tells the stars.
+OPINIONS = ["terrible and rude", "bad and cold", "okay and plain", "good and friendly", "amazing and perfect"]
+PLACES = ["pizza", "coffee", "hotel", "garage", "doctor", "salon", "burger", "soup", "store", "dinner"]
+
+
+def review(number: int) -> dict[str, object]:
+    """Made-up review ``number``: its label is ``number % 5``, its length varies, its text is unique."""
+    label = number % 5
+    tail = " the staff was nice" * (number % 7)
+    return {"label": label, "text": f"the {PLACES[number % 10]} was {OPINIONS[label]} on day {number}{tail}"}
+
+
+def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the home of whoever runs it, or asks the network."""
+    home = tmp_path_factory.getbasetemp() / "home"
+    home.mkdir(exist_ok=True)
+    for name, value in {
+        "HOME": str(home),
+        "HF_HOME": str(home / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        "WANDB_MODE": "offline",
+        "TOKENIZERS_PARALLELISM": "true",
+        "COLUMNS": "200",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random BERT, 2 layers, 32 wide."""
+    return write_tiny_bert(tmp_path_factory.mktemp("tiny_bert"))
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with train.jsonl (200 rows) and test.jsonl (41 rows)."""
+    folder = tmp_path_factory.mktemp("reviews")
+    write_jsonl(folder / "train.jsonl", [review(number) for number in range(200)])
+    write_jsonl(folder / "test.jsonl", [review(number) for number in range(1000, 1041)])
+    return folder
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a command in this process, as `python -m yelp_lightning` does."""
+    from yelp_lightning.__main__ import main
+
+    def run(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["yelp-lightning", *map(str, arguments)])
+        main()
+
+    return run
+
+
+@pytest.fixture
+def refused(cli: Callable[..., None], capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must stop before any compute: status 2 and one sentence, which is returned."""
+
+    def run(*arguments: object) -> str:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli(*arguments)
+        assert stopped.value.code == 2
+        err = capfd.readouterr().err
+        sentence = err.strip().splitlines()[-1]
+        assert sentence.startswith("error: "), err
+        assert "Traceback" not in err
+        return sentence.removeprefix("error: ")
+
+    return run
+
+
+def run_process(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run `python -m yelp_lightning` in a process of its own."""
+    command = [sys.executable, "-m", "yelp_lightning", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def fit_options(tiny_bert: Path, reviews: Path, run: Path) -> list[object]:
+    """Options of a training that takes a second."""
+    return [
+        "--model.pretrained", tiny_bert, "--data.source", reviews, "--data.max_length", 32,
+        "--model.learning_rate", 1e-2, "--data.val_size", 20, "--data.cache_dir", run.parent / "cache",
+        "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu", "--trainer.default_root_dir", run,
+        "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_bert: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of a finished training. Not to be written to: copy it."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HOME": str(run.parent)}
+    process = run_process("fit", *fit_options(tiny_bert, reviews, run), env=environment, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+    return run
+
+
+@pytest.fixture
+def real_yelp() -> Path:
+    """The folder of real reviews."""
+    if not REAL.is_dir():
+        pytest.skip("the real reviews are not in ../shared/yelp")
+    return REAL

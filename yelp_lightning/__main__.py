@@ -1,0 +1,109 @@
+"""The command line's door: lists the commands, points out slips, and imports late what a command needs."""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+
+from yelp_lightning import __version__
+from yelp_lightning.errors import UsageError
+
+PROGRAM = "python -m yelp_lightning"
+COMMANDS = {
+    "fit": "fine-tune a pretrained encoder on reviews; keeps the best checkpoint",
+    "validate": "measure a checkpoint on the validation rows",
+    "test": "measure a checkpoint on the test rows",
+    "predict": "read the stars of new reviews: a file, standard input or --text",
+    "compare": "the un-tuned and the tuned model on the same test rows",
+}
+# `predict --text` with nothing but these is answered without Lightning.
+QUICK_OPTIONS = {"--ckpt_path", "--text", "--output"}
+
+
+def help_text() -> str:
+    """The text of the top-level ``--help``.
+
+    Returns:
+        Usage, the commands with a line each, and where to start.
+    """
+    commands = "\n".join(f"  {name:<9} {line}" for name, line in COMMANDS.items())
+    return f"""usage: {PROGRAM} COMMAND [--config FILE ...] [--OPTION VALUE ...]
+
+Fine-tune a pretrained BERT on reviews with stars, measure it, and use it.
+
+commands:
+{commands}
+
+  {PROGRAM} COMMAND --help     every option of a command, with its unit
+  {PROGRAM} --version          the version
+
+start here:
+  {PROGRAM} fit --config configs/quickstart.yaml
+"""
+
+
+def main() -> None:
+    """Run the command in ``sys.argv``, which stays as it is: DDP starts its other processes from it.
+
+    Exits with status 2 and one sentence on standard error for what a user can put right.
+    """
+    arguments = sys.argv[1:]
+    try:
+        if arguments in ([], ["-h"], ["--help"]):
+            print(help_text(), end="")
+        elif arguments == ["--version"]:
+            print(f"yelp-lightning {__version__}")
+        else:
+            _check_command(arguments)
+            _run(arguments)
+    except UsageError as error:
+        # Under several processes, the first speaks for all.
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _check_command(arguments: Sequence[str]) -> None:
+    command = arguments[0]
+    if command in COMMANDS:
+        return
+    if command.startswith("-"):
+        found = next((argument for argument in arguments if argument in COMMANDS), "fit")
+        raise UsageError(
+            f"`{command}` stands before the command, which must come first: "
+            f"write {PROGRAM} {found} {command.partition('=')[0]} ..."
+        )
+    close = difflib.get_close_matches(command, COMMANDS, n=1)
+    meant = f"did you mean `{close[0]}`?" if close else f"see {PROGRAM} --help."
+    raise UsageError(f"`{command}` is no command; there are {', '.join(COMMANDS)}: {meant}")
+
+
+def _run(arguments: list[str]) -> None:
+    command, options = arguments[0], arguments[1:]
+    if quick := _quick_options(command, options):
+        from yelp_lightning.inference.text import predict_text
+
+        predict_text(quick["--ckpt_path"], quick["--text"], quick.get("--output"))
+    elif command == "compare":
+        from yelp_lightning.evaluation.compare import main as compare
+
+        compare(options)
+    else:
+        from yelp_lightning.cli import YelpCLI
+
+        YelpCLI()
+
+
+def _quick_options(command: str, options: list[str]) -> dict[str, str] | None:
+    """The options of a `predict --text` that needs no more than these, or None."""
+    pairs: list[str] = []
+    for option in options:
+        pairs += option.split("=", 1) if option.startswith("--") else [option]
+    quick = dict(zip(pairs[::2], pairs[1::2], strict=False))
+    if command != "predict" or len(pairs) % 2 or not {"--ckpt_path", "--text"} <= set(quick) <= QUICK_OPTIONS:
+        return None
+    return quick
+
+
+if __name__ == "__main__":
+    main()

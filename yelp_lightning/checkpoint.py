@@ -1,0 +1,81 @@
+"""Checkpoints: which file is meant, and how it is read without running anything that it carries."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from yelp_lightning.errors import UsageError
+
+BEST = "best.ckpt"
+LAST = "last.ckpt"
+
+
+def find_checkpoint(ckpt_path: str, run_folder: Path | None = None) -> Path:
+    """Turn what was typed for ``--ckpt_path`` into a file.
+
+    Args:
+        ckpt_path: A ``.ckpt`` file; a run folder, which means its ``best.ckpt``; or the word ``best`` or ``last``.
+        run_folder: The folder that the words ``best`` and ``last`` refer to.
+
+    Returns:
+        The path of an existing file.
+
+    Raises:
+        UsageError: If it is a URL, does not exist, or is a folder without ``best.ckpt``.
+    """
+    if "://" in ckpt_path:
+        raise UsageError(
+            f"`--ckpt_path` is the URL {ckpt_path!r}, but only local files are read: "
+            "download it first and give the path of the file."
+        )
+    path = Path(ckpt_path)
+    if ckpt_path in ("best", "last") and run_folder is not None:
+        path = run_folder / f"{ckpt_path}.ckpt"
+    elif path.is_dir():
+        path = path / BEST
+    if not path.is_file():
+        raise UsageError(
+            f"`--ckpt_path` is {ckpt_path!r}, but there is no file {str(path)!r}: "
+            "give a .ckpt file or a run folder that holds best.ckpt."
+        )
+    return path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint that ``fit`` wrote; only tensors, numbers and text, never code.
+
+    Args:
+        path: An existing file.
+
+    Returns:
+        Lightning's checkpoint mapping, tensors on the CPU and mapped from the file, not copied.
+
+    Raises:
+        UsageError: If the file is no checkpoint, is cut short, carries code, or was not written by this project.
+    """
+    import torch  # here, because this module must import in milliseconds
+
+    if not zipfile.is_zipfile(path):
+        raise UsageError(
+            f"`--ckpt_path` {str(path)!r} is no checkpoint or is cut short ({path.stat().st_size} bytes): "
+            "give a best.ckpt or last.ckpt that `fit` wrote."
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f"`--ckpt_path` {str(path)!r} carries code, which is never run: a checkpoint holds only tensors, numbers "
+            "and text; give a best.ckpt or last.ckpt that `fit` wrote."
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise UsageError(
+            f"`--ckpt_path` {str(path)!r} is damaged and cannot be read: "
+            "give a best.ckpt or last.ckpt that `fit` wrote."
+        ) from error
+    if not isinstance(checkpoint, dict) or "encoder" not in checkpoint:
+        raise UsageError(
+            f"`--ckpt_path` {str(path)!r} is a checkpoint of another program (it has no encoder config and no "
+            "tokenizer): give a best.ckpt or last.ckpt that `fit` wrote."
+        )
+    return checkpoint

@@ -1,0 +1,267 @@
+"""LightningCLI for fit, validate, test and predict: defaults, links, checks before compute, and what is left behind."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from typing_extensions import override
+
+from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint
+from yelp_lightning.data.datamodule import ReviewDataModule
+from yelp_lightning.errors import UsageError
+from yelp_lightning.evaluation.table import print_metrics
+from yelp_lightning.files import require_writable
+from yelp_lightning.inference.predictions import STDOUT, check_output, predictions_table, write_predictions
+from yelp_lightning.modeling.classifier import StarClassifier
+from yelp_lightning.options import OptionParser
+from yelp_lightning.run_folder import AtomicCheckpointIO, SaveRunConfig, best_and_last, claim, finish, write_metrics
+
+# What a checkpoint fixes: another value needs another run.
+ARCHITECTURE = ("pretrained", "num_labels")
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 3,
+    "default_root_dir": "checkpoints/run",
+    "log_every_n_steps": 10,
+    # The data module's batches know their device; Lightning's own sampler would measure some rows twice.
+    "use_distributed_sampler": False,
+    # The whole config is logged instead (SaveRunConfig).
+    "enable_autolog_hparams": False,
+}
+
+
+def set_checkpoint_defaults(parser: LightningArgumentParser, checkpoint: dict[str, Any]) -> None:
+    """Make the options that a checkpoint was trained with the defaults, so that whatever is typed wins over them.
+
+    Args:
+        parser: Parser with the groups ``model`` and ``data``, or ``data`` alone.
+        checkpoint: From ``read_checkpoint``.
+    """
+    known = parser.get_defaults(skip_validation=True)
+    groups = {"model": checkpoint["hyper_parameters"], "data": checkpoint["datamodule_hyper_parameters"]}
+    saved = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    parser.set_defaults({name: value for name, value in saved.items() if name in known})
+
+
+def refuse_training_file(source: str, path: Path, checkpoint: dict[str, Any]) -> None:
+    """Refuse to test on the single file that a run was trained on.
+
+    Args:
+        source: ``data.source``.
+        path: The checkpoint's file.
+        checkpoint: From ``read_checkpoint``.
+
+    Raises:
+        UsageError: If it is that file.
+    """
+    if source == checkpoint["datamodule_hyper_parameters"]["source"] and Path(source).is_file():
+        raise UsageError(
+            f"`data.source` is {source!r}, the single file that {path} was trained on: "
+            "give --data.source a file or folder with reviews that it has not seen."
+        )
+
+
+def quiet() -> None:
+    """Silence what the libraries say to everybody and what means nothing here."""
+    # Reviews are tokenized before training: collating them takes microseconds, and no worker process is missed.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # The run folder has been claimed: it holds no other run.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # Lightning 2.6.6 uses a name that torch 2.13 deprecates.
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    # A best checkpoint remembers the callback that chose it, which only `fit` has.
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used")
+    # Advertisements.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in str(record.msg))
+    # transformers reports the fresh head as missing weights, which it is; `load_classifier` refuses other gaps.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+class YelpCLI(LightningCLI):
+    """fit, validate, test and predict, with ``StarClassifier`` and ``ReviewDataModule``."""
+
+    def __init__(self) -> None:
+        self.checkpoint: dict[str, Any] | None = None
+        super().__init__(
+            StarClassifier,
+            ReviewDataModule,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults=dict(TRAINER_DEFAULTS),
+            seed_everything_default=42,
+            parser_class=OptionParser,
+            auto_configure_optimizers=False,
+        )
+
+    @staticmethod
+    @override
+    def subcommands() -> dict[str, set[str]]:
+        # Only the command that was typed: building four parsers would double the time of --help.
+        skip = LightningCLI.subcommands()
+        return {command: skip[command] | {"weights_only"} for command in skip if command == sys.argv[1]}
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("model.pretrained", "data.pretrained")
+        parser.link_arguments("model.num_labels", "data.num_labels")
+        command = sys.argv[1]
+        if command != "fit":
+            parser.set_defaults({"trainer.logger": False})
+        if command == "predict":
+            files = "a csv, jsonl or parquet file, or - for csv on standard output"
+            parser.add_argument("--output", default=STDOUT, help=f"Where the predictions go: {files}.")
+            parser.add_argument("--text", type=str | None, help="One review to predict, instead of data.predict_path.")
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        command = self.config.subcommand
+        typed = self.config[command]
+        if typed.ckpt_path is None:
+            if command != "fit":
+                raise UsageError(
+                    f"`{command}` needs --ckpt_path: give a .ckpt file or a run folder that `fit` wrote; "
+                    "the un-tuned model is measured by `compare`."
+                )
+            return
+        path = find_checkpoint(typed.ckpt_path, Path(typed.trainer.default_root_dir))
+        self.checkpoint = read_checkpoint(path)
+        # Parsed again over the checkpoint's options. Lightning's own way lets them win over what was typed.
+        set_checkpoint_defaults(self._subcommand_parsers[command], self.checkpoint)
+        if command != "fit":
+            self._subcommand_parsers[command].set_defaults({"trainer.default_root_dir": str(path.parent)})
+        super().parse_arguments(parser, args)
+        self.config[command].ckpt_path = str(path)
+        self._refuse_other_architecture(path)
+        if command == "test":
+            refuse_training_file(self.config[command].data.source, path, self.checkpoint)
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Done in ``parse_arguments``."""
+
+    def _refuse_other_architecture(self, path: Path) -> None:
+        assert self.checkpoint is not None
+        for name in ARCHITECTURE:
+            typed, saved = self.config[self.config.subcommand].model[name], self.checkpoint["hyper_parameters"][name]
+            if typed != saved:
+                raise UsageError(
+                    f"`model.{name}` is {typed!r}, but {path} was trained with {saved!r}: "
+                    "leave the option out, or train a new run with it."
+                )
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        config["use_distributed_sampler"] = False
+        if not config["barebones"]:
+            config["plugins"] = [*_as_list(config["plugins"]), AtomicCheckpointIO()]
+        if self.subcommand == "predict" and self._get(self.config, "output") == STDOUT:
+            config["enable_progress_bar"] = False  # it would stand among the predictions
+        if self.subcommand == "fit" and config["logger"] is not False and not config["barebones"]:
+            # A csv log is always kept; a resumed run adds version_1 instead of replacing version_0.
+            csv_logger = CSVLogger(config["default_root_dir"], name="csv")
+            others = [] if config["logger"] in (None, True) else _as_list(config["logger"])
+            config["logger"] = [csv_logger, *others]
+            config["callbacks"] = [*_as_list(config["callbacks"]), LearningRateMonitor(logging_interval="step")]
+        if self.subcommand == "fit" and config["enable_checkpointing"] is not False and not config["barebones"]:
+            config["callbacks"] = [*_as_list(config["callbacks"]), best_and_last(config["default_root_dir"])]
+        return super().instantiate_trainer(**kwargs)
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        quiet()
+
+    @override
+    def after_instantiate_classes(self) -> None:
+        if self.checkpoint is not None:
+            path = self._get(self.config, "ckpt_path")
+            self.model.restore(path)
+            self.datamodule.restore(path)
+
+    def before_fit(self) -> None:
+        """Check run folder and data before anything is loaded or trained."""
+        claim(self.trainer.default_root_dir, resuming=self.checkpoint is not None)
+        self.datamodule.check("fit")
+
+    def after_fit(self) -> None:
+        """Write model/ and metrics.json, show what came out and what to type next."""
+        folder = self.trainer.default_root_dir
+        kept = self.trainer.checkpoint_callbacks and not self._get(self.config, "trainer").fast_dev_run
+        if not kept or not self.trainer.is_global_zero:
+            return
+        metrics = finish(folder)
+        print_metrics(f"{folder}: the best epoch on the validation rows", {"tuned": metrics}, "val")
+        print(f"Measure it:  python -m yelp_lightning test --ckpt_path {folder}")
+        print(f'Use it:      python -m yelp_lightning predict --ckpt_path {folder} --text "..."')
+
+    def validate(self, **kwargs: Any) -> None:
+        """Measure the checkpoint on the validation rows.
+
+        Args:
+            **kwargs: Of ``Trainer.validate``.
+        """
+        self._measure("val", "validate", kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        """Measure the checkpoint on the test rows.
+
+        Args:
+            **kwargs: Of ``Trainer.test``.
+        """
+        self._measure("test", "test", kwargs)
+
+    def _measure(self, stage: str, command: str, kwargs: dict[str, Any]) -> None:
+        folder = Path(self.trainer.default_root_dir)
+        require_writable(folder, "trainer.default_root_dir")
+        self.datamodule.check(command)
+        # The table below shows the same numbers with their intervals.
+        getattr(self.trainer, command)(**{**kwargs, "verbose": False})
+        if self.trainer.is_global_zero:
+            report = self.model.reports[stage]
+            write_metrics(folder, stage, report)
+            name = {"val": "validation", "test": "test"}[stage]
+            print_metrics(f"{kwargs['ckpt_path']} on the {name} rows", {"tuned": report}, stage)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write the stars of each review, in input order.
+
+        Args:
+            **kwargs: Of ``Trainer.predict``.
+        """
+        output, text = self._get(self.config, "output"), self._get(self.config, "text")
+        check_output(output)
+        if text is not None:
+            self.datamodule.predict_texts([text])
+        self.datamodule.check("predict")
+        batches: Any = self.trainer.predict(**{**kwargs, "return_predictions": True})
+        merged = self._gather({name: torch.cat([batch[name] for batch in batches]) for name in batches[0]})
+        if self.trainer.is_global_zero:
+            order = np.argsort(merged["row"])
+            rows, id_column = self.datamodule.rows("predict"), self.datamodule.id_column
+            assert len(order) == len(rows), f"{len(order)} predictions for {len(rows)} rows"
+            ids = rows.data.column(id_column) if id_column else None
+            write_predictions(predictions_table(merged["probabilities"][order], ids, id_column), output)
+
+    def _gather(self, local: dict[str, torch.Tensor]) -> dict[str, Any]:
+        parts: list[Any] = [{name: tensor.float().cpu().numpy() for name, tensor in local.items()}]
+        if self.trainer.world_size > 1:
+            parts = parts * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, parts[0])
+        return {name: np.concatenate([part[name] for part in parts]) for name in local}
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,1 @@
+"""From any review table to padded batches: reviews, splits, tokens, batching, datamodule."""

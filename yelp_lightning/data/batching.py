@@ -1,0 +1,102 @@
+"""Batches: which rows go together, on which device; like lengths together, every row exactly once."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+# Training rows are sorted by length inside windows of this many steps: long enough to waste little on padding, short
+# enough that batches differ from epoch to epoch.
+WINDOW_STEPS = 50
+
+
+class TrainBatches(Sampler[list[int]]):
+    """Row numbers of each training batch of one device.
+
+    Every epoch is a new order. Rows are shuffled, sorted by length inside windows, cut into steps of ``batch_size``
+    rows per device, and the steps are shuffled. All devices get the same number of batches, and every row comes
+    exactly once: where the rows do not divide, one step is short, or, if that would leave a device without a row,
+    one step is a little larger.
+
+    Args:
+        lengths: Tokens of each row, ``(n,)``.
+        batch_size: Rows per device and step.
+        seed: Seed of the order; the epoch's number is mixed in.
+        rank: This device's number.
+        world_size: Devices.
+    """
+
+    def __init__(
+        self, lengths: npt.NDArray[np.int64], batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        assert len(lengths) >= world_size, f"{len(lengths)} rows for {world_size} devices"
+        self.lengths = lengths
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.step_rows = batch_size * world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; Lightning calls it.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.lengths), self.step_rows)
+        # A rest with fewer rows than devices joins another step.
+        return max(full + (rest >= self.world_size), 1)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = generator.permutation(len(self.lengths))
+        window = WINDOW_STEPS * self.step_rows
+        sort = [part[np.argsort(-self.lengths[part], kind="stable")] for part in _parts(order, window)]
+        steps = _parts(np.concatenate(sort), self.step_rows)
+        if len(steps) > len(self):
+            steps[-2:] = [np.concatenate(steps[-2:])]
+        for step in generator.permutation(len(steps)):
+            # Every world_size-th row of a sorted step: devices get rows of the same lengths.
+            yield steps[step][self.rank :: self.world_size].tolist()
+
+
+class EvalBatches(Sampler[list[int]]):
+    """Row numbers of each evaluation batch of one device.
+
+    Longest rows first, so that a lack of memory shows at once; as many rows a batch as fit a budget of tokens. Devices
+    may get different numbers of batches, since nothing is exchanged per batch; every row comes exactly once.
+
+    Args:
+        lengths: Tokens of each row, ``(n,)``.
+        batch_tokens: Most tokens in a batch, padding included; a longer row gets a batch of its own.
+        rank: This device's number.
+        world_size: Devices.
+    """
+
+    def __init__(self, lengths: npt.NDArray[np.int64], batch_tokens: int, rank: int = 0, world_size: int = 1) -> None:
+        assert len(lengths) >= world_size, f"{len(lengths)} rows for {world_size} devices"
+        batches: list[list[int]] = []
+        batch: list[int] = []
+        width = 0  # rows that fit the budget at the length of the batch's first, longest row
+        for row in np.argsort(-lengths, kind="stable").tolist():
+            if len(batch) >= width:
+                batch = []
+                batches.append(batch)
+                # Never so many rows that a device would be left without any.
+                width = max(1, min(batch_tokens // int(lengths[row]), len(lengths) // world_size))
+            batch.append(row)
+        self.batches = batches[rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def _parts(rows: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

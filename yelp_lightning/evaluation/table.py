@@ -1,0 +1,30 @@
+"""The table of metrics on screen."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_metrics(title: str, reports: dict[str, dict[str, Any]], stage: str) -> None:
+    """Print one row per model: accuracy and MAE with their 95 % intervals, the other metrics, and n.
+
+    Args:
+        title: What was measured.
+        reports: Row name to the stage's report.
+        stage: ``val`` or ``test``.
+    """
+    table = Table(title=title, title_justify="left", caption="[..]: 95 % interval; mae in stars; n rows measured",
+                  caption_justify="left")  # fmt: skip
+    columns = ["accuracy", "macro_f1", "mae", "n"]
+    for column in ["", *columns]:
+        table.add_column(column, justify="right" if column else "left")
+    for name, report in reports.items():
+        cells = []
+        for column in columns:
+            cell = str(report[f"{stage}/n"]) if column == "n" else f"{report[f'{stage}/{column}']:.3f}"
+            if interval := report.get(f"{stage}/{column}_interval"):
+                cell += " [{:.3f}, {:.3f}]".format(*interval).replace("[", r"\[")
+            cells.append(cell)
+        table.add_row(name, *cells)
+    Console().print(table)

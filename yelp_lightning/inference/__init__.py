@@ -1,0 +1,1 @@
+"""Using a tuned model: the stars of new reviews."""

@@ -1,0 +1,97 @@
+"""Predictions: a table of stars and probabilities, and the csv, jsonl or parquet file that it becomes."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from yelp_lightning.errors import UsageError
+from yelp_lightning.files import atomic_file, require_writable
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+STDOUT = "-"
+
+
+def predictions_table(
+    probabilities: npt.NDArray[np.float32], ids: pa.ChunkedArray | None = None, id_column: str | None = None
+) -> pa.Table:
+    """One row per review, in the order given.
+
+    Args:
+        probabilities: ``(n, C)``, rows sum to 1.
+        ids: The input's ids, ``(n,)``.
+        id_column: Their column's name; ``id`` takes the place of the row number.
+
+    Returns:
+        Columns ``id`` (the input's own ``id``, or the row number from 0), the input's id column under its own name,
+        ``stars`` (1..C, the most probable), ``expected_stars`` (mean over the probabilities), ``p1`` .. ``pC``.
+    """
+    rows, classes = probabilities.shape
+    columns: dict[str, Any] = {"id": np.arange(rows)}
+    if ids is not None and id_column is not None:
+        columns[id_column] = ids
+    columns["stars"] = probabilities.argmax(1) + 1
+    columns["expected_stars"] = probabilities.astype(np.float64) @ np.arange(1, classes + 1)
+    columns |= {f"p{star + 1}": probabilities[:, star] for star in range(classes)}
+    return pa.table(columns)
+
+
+def check_output(output: str) -> None:
+    """Refuse an output that could not be written, before any compute.
+
+    Args:
+        output: ``--output``.
+
+    Raises:
+        UsageError: If its ending is unknown, it exists already, or its folder cannot be written to.
+    """
+    if output == STDOUT:
+        return
+    path = Path(output)
+    if path.suffix not in FORMATS:
+        raise UsageError(
+            f"`--output` is {output!r}, whose ending is not one of {', '.join(FORMATS)}: "
+            "give one of these, or - for csv on standard output."
+        )
+    if path.exists():
+        raise UsageError(f"`--output` {output!r} exists already: delete it or give another name.")
+    require_writable(path.parent, "--output")
+
+
+def write_predictions(table: pa.Table, output: str) -> None:
+    """Write predictions; a file appears only when it is whole.
+
+    Args:
+        table: From ``predictions_table``.
+        output: A ``.csv``, ``.jsonl`` or ``.parquet`` file, or ``-``: csv on standard output.
+    """
+    if output == STDOUT:
+        try:
+            _write_csv(table, sys.stdout.buffer)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, `head` for one, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    path = Path(output)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        if path.suffix == ".csv":
+            _write_csv(table, file)
+        elif path.suffix == ".jsonl":
+            file.writelines(
+                json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n" for row in table.to_pylist()
+            )
+        else:
+            from pyarrow import parquet
+
+            parquet.write_table(table, file)
+
+
+def _write_csv(table: pa.Table, file: IO[bytes]) -> None:
+    from pyarrow import csv
+
+    csv.write_csv(table, file, csv.WriteOptions(quoting_style="needed"))

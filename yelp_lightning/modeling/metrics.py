@@ -1,0 +1,92 @@
+"""Metrics of one split: exact over its rows, whatever the batches and devices."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassCohenKappa,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+
+# B rows, C classes (stars)
+
+
+class StarMeanAbsoluteError(MeanAbsoluteError):
+    """Mean distance between the most probable and the true stars, in stars."""
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: ``(B, C)`` float.
+            labels: ``(B,)`` int64.
+        """
+        super().update(logits.argmax(-1).float(), labels.float())
+
+
+class StarWithinOne(MeanMetric):
+    """Share of rows whose most probable stars are at most one off the true ones."""
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
+        """Add a batch.
+
+        Args:
+            logits: ``(B, C)`` float.
+            labels: ``(B,)`` int64.
+        """
+        super().update(((logits.argmax(-1) - labels).abs() <= 1).float())
+
+
+class StarMetrics(torch.nn.Module):
+    """All metrics of one stage: loss, accuracy, macro_f1, mae, within_1, qwk, ece and the confusion matrix.
+
+    Args:
+        num_labels: Classes ``C``.
+    """
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__()
+        # Logits are computed by our own model: checking every batch again would cost a synchronisation each.
+        options: dict[str, Any] = {"num_classes": num_labels, "validate_args": False}
+        self.loss = MeanMetric()
+        self.scores = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(average="micro", **options),
+                "macro_f1": MulticlassF1Score(average="macro", **options),
+                "mae": StarMeanAbsoluteError(),
+                "within_1": StarWithinOne(),
+                "qwk": MulticlassCohenKappa(weights="quadratic", **options),
+                "ece": MulticlassCalibrationError(n_bins=15, norm="l1", **options),
+            }
+        )
+        self.confusion = MulticlassConfusionMatrix(**options)
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            loss: ``()`` mean loss of the batch, nats.
+            logits: ``(B, C)`` float32.
+            labels: ``(B,)`` int64, 0..C-1.
+        """
+        self.loss.update(loss, weight=len(labels))
+        self.scores.update(logits, labels)
+        self.confusion.update(logits, labels)
+
+    def compute(self) -> tuple[dict[str, float], list[list[int]]]:
+        """Values over all rows of all devices; resets for the next round. Every device must call it.
+
+        Returns:
+            The metrics by name, and the confusion matrix: one row per true class, one column per predicted class.
+        """
+        values = {"loss": self.loss.compute(), **self.scores.compute()}
+        confusion = self.confusion.compute()
+        self.loss.reset()
+        self.scores.reset()
+        self.confusion.reset()
+        return {name: float(value) for name, value in values.items()}, confusion.tolist()

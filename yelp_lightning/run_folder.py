@@ -1,0 +1,177 @@
+"""The run folder: config.yaml, best.ckpt, last.ckpt, metrics.json, model/, each written whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+from typing_extensions import override
+
+from yelp_lightning.checkpoint import BEST, LAST, read_checkpoint
+from yelp_lightning.errors import UsageError
+from yelp_lightning.files import atomic_file, atomic_folder, require_writable
+from yelp_lightning.pretrained import unpack_classifier, unpack_tokenizer
+
+CONFIG = "config.yaml"
+METRICS = "metrics.json"
+MODEL = "model"
+# The best model, and the number that the progress bar and the README watch.
+MONITOR = "val/accuracy"
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Checkpoints that appear whole or not at all, and are read without running code.
+
+    Lightning 2.6.6 stages them in the system's temporary folder, copies them from there, and says nothing when the
+    target cannot be written.
+    """
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Args:
+            checkpoint: Lightning's mapping.
+            path: The final name; its folder is created.
+            storage_options: Not used.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+    @override
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Args:
+            path: A file.
+            map_location: Not used: tensors are read on the CPU and copied from there.
+            weights_only: Not used: it is always True.
+
+        Returns:
+            Lightning's mapping.
+        """
+        return read_checkpoint(Path(path))
+
+    @override
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint.
+
+        Args:
+            path: The file.
+        """
+        Path(path).unlink(missing_ok=True)
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Keeps the resolved config of ``fit`` in the run folder and in every logger that takes one."""
+
+    @override
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write config.yaml; runs on one process, before the first step.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            stage: The Trainer stage; only ``fit`` has a config to keep.
+        """
+        if stage != "fit":
+            return
+        with atomic_file(Path(trainer.default_root_dir) / CONFIG) as temporary:
+            self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):  # config.yaml lies beside its file already
+                logger.log_hyperparams(self.config.as_dict())
+
+
+def best_and_last(run_folder: str) -> ModelCheckpoint:
+    """The callback that keeps ``best.ckpt`` (by validation accuracy) and ``last.ckpt``.
+
+    Args:
+        run_folder: Where they are kept.
+
+    Returns:
+        Lightning's callback.
+    """
+    return ModelCheckpoint(
+        dirpath=run_folder,
+        filename=BEST.removesuffix(".ckpt"),
+        monitor=MONITOR,
+        mode="max",
+        save_last=True,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+
+
+def claim(run_folder: str, resuming: bool) -> None:
+    """Make sure that a run folder may be written to and holds no other run.
+
+    Args:
+        run_folder: ``trainer.default_root_dir``.
+        resuming: Whether the run goes on from a checkpoint, and so may own the folder already.
+
+    Raises:
+        UsageError: If it cannot be written to, or holds a run.
+    """
+    folder = Path(run_folder)
+    require_writable(folder, "trainer.default_root_dir")
+    if resuming:
+        return
+    if (folder / METRICS).exists():
+        raise UsageError(
+            f"`trainer.default_root_dir` is {run_folder!r}, which already holds a finished run: give this run a folder "
+            "of its own, such as --trainer.default_root_dir checkpoints/NAME, or delete the old one."
+        )
+    if (folder / LAST).exists():
+        raise UsageError(
+            f"`trainer.default_root_dir` is {run_folder!r}, which holds an unfinished run: go on with it by "
+            "--ckpt_path last, or give this run a folder of its own, such as --trainer.default_root_dir "
+            "checkpoints/NAME."
+        )
+
+
+def finish(run_folder: str) -> dict[str, Any]:
+    """Write ``model/`` and ``metrics.json`` from ``best.ckpt``; the latter comes last and marks the run as finished.
+
+    Args:
+        run_folder: Folder with ``best.ckpt``.
+
+    Returns:
+        What metrics.json holds.
+    """
+    folder = Path(run_folder)
+    checkpoint = read_checkpoint(folder / BEST)
+    with atomic_folder(folder / MODEL) as model:
+        unpack_classifier(checkpoint).save_pretrained(model)
+        unpack_tokenizer(checkpoint["encoder"]).save_pretrained(model)
+    return write_metrics(folder, "val", checkpoint["reports"]["val"])
+
+
+def write_metrics(folder: Path, stage: str, report: dict[str, Any]) -> dict[str, Any]:
+    """Add what a stage measured to ``metrics.json``.
+
+    Args:
+        folder: The run folder.
+        stage: ``val`` or ``test``.
+        report: The stage's metrics, ``{stage}/n``, intervals and confusion matrix.
+
+    Returns:
+        The whole content: every stage's latest report under its own keys, and the latest stage's ``n`` and
+        ``confusion_matrix`` under those names as well.
+    """
+    path = folder / METRICS
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    latest = {"stage": stage, "n": report[f"{stage}/n"], "confusion_matrix": report[f"{stage}/confusion_matrix"]}
+    metrics = {**metrics, **latest, **report}
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    return metrics
