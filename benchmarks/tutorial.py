@@ -165,7 +165,7 @@ def tutorial(settings: Settings) -> dict[str, float]:
             seen.add_end()
 
     def collate(features: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = transformers.default_data_collator(features)
+        batch: dict[str, Any] = transformers.default_data_collator(features)
         seen.add_batch(batch["attention_mask"])
         return batch
 
@@ -249,7 +249,8 @@ def measure(name: str, settings: Settings) -> dict[str, float]:
     child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace")
     if child.returncode:
         sys.exit(f"{child.stdout}{child.stderr}\n`{name}` failed with exit status {child.returncode}; see above.")
-    return json.loads((Path(settings.folder) / "result.json").read_text())
+    result: dict[str, float] = json.loads((Path(settings.folder) / "result.json").read_text())
+    return result
 
 
 def machine() -> dict[str, Any]:
@@ -302,8 +303,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 settings = Settings(model, data, args.steps, args.eval_rows, args.seed + number, folder)
                 rounds.append(measure(name, settings))
-            speed = rounds[-1]["reviews_per_s"]
-            print(f"round {number + 1}/{args.rounds}  {name}: {speed:.2f} reviews/s", file=sys.stderr, flush=True)
+            latest = f"{name}: {rounds[-1]['reviews_per_s']:.2f} reviews/s"
+            print(f"round {number + 1}/{args.rounds}  {latest}", file=sys.stderr, flush=True)
 
     def medians(key: str, digits: int) -> dict[str, float]:
         return {name: round(median(one[key] for one in rounds), digits) for name, rounds in results.items()}

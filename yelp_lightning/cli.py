@@ -114,10 +114,7 @@ class YelpCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.pretrained", "data.pretrained")
         parser.link_arguments("model.num_labels", "data.num_labels")
-        command = sys.argv[1]
-        if command != "fit":
-            parser.set_defaults({"trainer.logger": False})
-        if command == "predict":
+        if sys.argv[1] == "predict":
             files = "a csv, jsonl or parquet file, or - for csv on standard output"
             parser.add_argument("--output", default=STDOUT, help=f"Where the predictions go: {files}.")
             parser.add_argument("--text", type=str | None, help="One review to predict, instead of data.predict_path.")
@@ -168,6 +165,8 @@ class YelpCLI(LightningCLI):
             config["plugins"] = [*_as_list(config["plugins"]), AtomicCheckpointIO()]
         if self.subcommand == "predict" and self._get(self.config, "output") == STDOUT:
             config["enable_progress_bar"] = False  # it would stand among the predictions
+        if self.subcommand != "fit" and config["logger"] is None:
+            config["logger"] = False  # what these measure goes to metrics.json
         if self.subcommand == "fit" and config["logger"] is not False and not config["barebones"]:
             # A csv log is always kept; a resumed run adds version_1 instead of replacing version_0.
             csv_logger = CSVLogger(config["default_root_dir"], name="csv")

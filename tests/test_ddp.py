@@ -1,0 +1,46 @@
+"""Two real processes over gloo: fit, test and predict give what one device gives, to the last row."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, fit_options, review, run_process, write_jsonl
+
+TWO = ["--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp"]
+
+
+def run(*arguments: object) -> None:
+    process = run_process(*arguments, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+
+
+def test_fit_on_two_processes(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
+    # 180 training rows / (2 devices x 8) = 11.25: 12 steps, the last one short. 20 validation rows.
+    run("fit", *fit_options(tiny_bert, reviews, tmp_path / "run"), *TWO)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["val/n"] == 20
+    assert metrics["val/accuracy"] >= 0.4
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"best.ckpt", "last.ckpt", "model", "config.yaml"}
+
+
+@pytest.mark.parametrize("rows", [1001])
+def test_metrics_and_predictions_equal_those_of_one_device(trained: Path, tmp_path: Path, rows: int) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", [review(number) for number in range(5000, 5000 + rows)])
+    found, predicted = {}, {}
+    for name, options in {"one": ["--trainer.devices", 1], "two": TWO}.items():
+        folder = tmp_path / name
+        common = ["--ckpt_path", trained, *options, "--trainer.enable_progress_bar", "false"]
+        run("test", *common, "--data.source", source, "--trainer.default_root_dir", folder)
+        found[name] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        run("predict", *common, "--data.predict_path", source, "--output", folder / "p.jsonl")
+        lines = (folder / "p.jsonl").read_text(encoding="utf-8").splitlines()
+        predicted[name] = [json.loads(line) for line in lines]
+    assert found["two"]["n"] == found["one"]["n"] == rows
+    assert found["two"]["confusion_matrix"] == found["one"]["confusion_matrix"]
+    for key in ("loss", "accuracy", "macro_f1", "mae", "within_1", "qwk", "ece"):
+        assert found["two"][f"test/{key}"] == pytest.approx(found["one"][f"test/{key}"], abs=1e-6)
+    assert [row["id"] for row in predicted["two"]] == list(range(rows))
+    for one, two in zip(predicted["one"], predicted["two"], strict=True):
+        assert two == pytest.approx(one, abs=1e-5)
+    shutil.rmtree(tmp_path / "one")
