@@ -55,6 +55,10 @@ def test_csv_log_has_loss_learning_rate_and_metrics(trained: Path) -> None:
     assert rates
     assert max(rates) <= 1e-2
     assert [row for row in rows if row["train/loss"]]
+    speeds = [row for row in rows if row["train/reviews_per_second"]]
+    assert speeds
+    assert all(float(row["train/reviews_per_second"]) > 0 for row in speeds)
+    assert all(0.5 < float(row["train/padding_efficiency"]) <= 1 for row in speeds)
 
 
 def test_config_is_whole_and_reads_back(trained: Path, cli: Callable[..., None], tmp_path: Path) -> None:
@@ -90,7 +94,9 @@ def test_metrics_of_test_equal_predict_and_sklearn(
     assert f"{found['test/accuracy']:.3f}" in shown
     assert "41" in shown
 
-    cli("predict", "--ckpt_path", run, "--data.predict_path", reviews / "test.jsonl", "--output", tmp_path / "p.parquet")
+    cli(
+        "predict", "--ckpt_path", run, "--data.predict_path", reviews / "test.jsonl", "--output", tmp_path / "p.parquet"
+    )
     predictions = pq.read_table(tmp_path / "p.parquet").to_pandas()
     labels = [json.loads(line)["label"] for line in (reviews / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     stars, truth = predictions["stars"] - 1, np.array(labels)

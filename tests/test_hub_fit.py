@@ -22,9 +22,7 @@ def test_tutorial_config_runs_against_the_hub(tmp_path: Path) -> None:
     with Hub({"google-bert/bert-base-cased": model}, {"Yelp/yelp_review_full": data}) as hub:
         environment = hub.environment(tmp_path / "home")
         options += ["--trainer.default_root_dir", run]
-        process = run_process(
-            "fit", "--config", "configs/tutorial.yaml", *SMALL, *options, env=environment, cwd=ROOT
-        )
+        process = run_process("fit", "--config", "configs/tutorial.yaml", *SMALL, *options, env=environment, cwd=ROOT)
         assert process.returncode == 0, process.stderr
         assert any("google-bert/bert-base-cased" in request for request in hub.requests)
         assert any("Yelp/yelp_review_full" in request for request in hub.requests)

@@ -24,6 +24,7 @@ from yelp_lightning.inference.predictions import STDOUT, check_output, predictio
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.options import OptionParser
 from yelp_lightning.run_folder import AtomicCheckpointIO, SaveRunConfig, best_and_last, claim, finish, write_metrics
+from yelp_lightning.throughput import Throughput
 
 # What a checkpoint fixes: another value needs another run.
 ARCHITECTURE = ("pretrained", "num_labels")
@@ -172,7 +173,7 @@ class YelpCLI(LightningCLI):
             csv_logger = CSVLogger(config["default_root_dir"], name="csv")
             others = [] if config["logger"] in (None, True) else _as_list(config["logger"])
             config["logger"] = [csv_logger, *others]
-            config["callbacks"] = [*_as_list(config["callbacks"]), LearningRateMonitor(logging_interval="step")]
+            config["callbacks"] = [*_as_list(config["callbacks"]), LearningRateMonitor("step"), Throughput()]
         if self.subcommand == "fit" and config["enable_checkpointing"] is not False and not config["barebones"]:
             config["callbacks"] = [*_as_list(config["callbacks"]), best_and_last(config["default_root_dir"])]
         return super().instantiate_trainer(**kwargs)
