@@ -7,6 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# Before torch is imported, here and in the processes that tests start: on tensors this small, threads only wait for
+# each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 from tiny_bert import write_tiny_bert
 

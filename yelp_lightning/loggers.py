@@ -1,14 +1,17 @@
 """Weights & Biases that never stops a training: no key or no server means an offline run and one line that says so."""
 
 import contextlib
+import json
 import os
 import shlex
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
 from lightning_utilities.core.imports import RequirementCache
 from typing_extensions import override
 
@@ -50,9 +53,14 @@ class WandbLogger(LightningWandbLogger):
                 'pip install "yelp-lightning[wandb]"'
             )
         super().__init__(*args, **kwargs)
-        if self._wandb_init["anonymous"] is None:
-            # Deprecated: wandb warns even about None.
-            del self._wandb_init["anonymous"]
+        # From yaml, every option of wandb.init arrives, as None where it is not given. That would undo Lightning's
+        # resume="allow", and wandb warns about a given `anonymous`, even None.
+        given = {name: value for name, value in self._wandb_init.items() if value is not None}
+        self._wandb_init = {"resume": "allow", **given}
+        if self._offline:
+            # Lightning would set WANDB_MODE, which is too late once wandb has read its settings.
+            self._wandb_init["mode"] = "offline"
+            self._offline = False
 
     @property
     @rank_zero_experiment
@@ -61,24 +69,34 @@ class WandbLogger(LightningWandbLogger):
         """The wandb run, started at the first use; online if that works, else offline."""
         import wandb
 
-        # A run that exists already, here or in the process that this logger was pickled in, is settled.
-        if self._experiment is None and wandb.run is None and not hasattr(self, "_attach_id"):
+        # A run that exists already, here or in the process that this logger was pickled in, is not decided about again.
+        if self._experiment is None and wandb.run is None and getattr(self, "_attach_id", None) is None:
             self._start(wandb)
         return super().experiment
+
+    @override
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Keep a config, however nested, in the run.
+
+        Args:
+            params: Config; what JSON cannot say is kept as its text.
+        """
+        values = vars(params) if isinstance(params, Namespace) else params
+        # JSON makes plain numbers of the command line's PositiveInt and the like, of which wandb would make strings.
+        super().log_hyperparams(json.loads(json.dumps(values, default=str)))
 
     def _start(self, wandb: Any) -> None:
         if self._save_dir:
             with contextlib.suppress(OSError):
-                # wandb creates it too, but first warns that it is not there. Where it cannot, it uses another.
+                # wandb creates it too, but warns before that it is not there; where it cannot, it uses another.
                 os.makedirs(self._save_dir, exist_ok=True)
         settings = wandb.setup().settings
-        limits = {
-            "init_timeout": min(settings.init_timeout, INIT_TIMEOUT),
-            "finish_timeout": settings.finish_timeout or FINISH_TIMEOUT,
-        }
-        wandb.setup(wandb.Settings(**limits))
-        mode = self._wandb_init.get("mode") or settings.mode
-        if self._offline or mode in ("offline", "dryrun", "disabled"):
+        mode = self._wandb_init.get("mode", settings.mode)
+        init_timeout = min(settings.init_timeout, INIT_TIMEOUT)
+        finish_timeout = settings.finish_timeout or FINISH_TIMEOUT
+        wandb.setup(wandb.Settings(mode=mode, init_timeout=init_timeout, finish_timeout=finish_timeout))
+        if mode in ("offline", "dryrun", "disabled"):
             return
         try:
             if wandb.login(prompt=False, verify=True):
@@ -88,9 +106,10 @@ class WandbLogger(LightningWandbLogger):
         except (wandb.errors.CommError, TimeoutError) as error:
             reason = " ".join(str(error).split())
             if "did not respond in time" in reason:
-                # wandb then blames its own process, which was waiting for the server.
-                reason = f"{settings.base_url} does not answer"
-        # For the whole process: wandb's other requests would wait for the same server.
+                # wandb blames its own process here, which was waiting for the server.
+                reason = f"no usable answer from {settings.base_url}"
+        # For the whole process: wandb's other requests would wait for the same server. Silent: it would say the same
+        # in many lines.
         wandb.setup(wandb.Settings(mode="offline", silent=True))
         self._wandb_init["mode"] = "offline"
         folder = Path(super().experiment.dir).parent

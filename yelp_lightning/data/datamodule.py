@@ -98,10 +98,16 @@ class ReviewDataModule(LightningDataModule):
 
         Args:
             texts: The reviews.
+
+        Raises:
+            UsageError: If one holds bytes that are not UTF-8.
         """
         from datasets import Dataset
 
-        self._rows["predict"] = Dataset.from_dict({"text": texts})
+        try:
+            self._rows["predict"] = Dataset.from_dict({"text": texts})
+        except UnicodeEncodeError as error:
+            raise UsageError(f"`--text` is not UTF-8 at its character {error.start + 1}: write it in UTF-8.") from error
 
     def check(self, stage: str) -> None:
         """Read a stage's rows and check every option against them; nothing is tokenized yet.
@@ -113,10 +119,11 @@ class ReviewDataModule(LightningDataModule):
             UsageError: If an option, a file or a row is wrong.
         """
         limit = max_positions(self.tokenizer_source)
-        if not 2 < self.hparams["max_length"] <= limit:
+        max_length = self.hparams["max_length"]
+        if not 3 <= max_length <= limit:
             raise UsageError(
-                f"`data.max_length` is {self.hparams['max_length']}, but {self.hparams['pretrained']} takes 3 to "
-                f"{limit} tokens: give at most {limit}."
+                f"`data.max_length` is {max_length}, but {self.hparams['pretrained']} takes 3 to {limit} tokens: "
+                f"give at {'least 3' if max_length < 3 else f'most {limit}'}."
             )
         for split in STAGE_SPLITS[stage]:
             if split not in self._tokens:

@@ -1,8 +1,8 @@
 """Reviews: read any source into rows of `text` and `label`, or stop with one sentence."""
 
 import difflib
+import os.path
 import re
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from yelp_lightning.data.tables import STDIN, SUFFIXES, read_lines, read_table
 from yelp_lightning.errors import UsageError
 from yelp_lightning.pretrained import EMBEDDED, star_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-STDIN = "-"
 # How a split's file may be called inside a folder; the first name is the one that messages use.
 SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "val", "dev"), "test": ("test",)}
-# A json row must fit into one block of the reader; 64 MiB holds any review.
-_JSON_BLOCK_BYTES = 64 << 20
+# Columns of a file to predict that are carried into the output where no other is named; the first one wins.
+ID_COLUMNS = ("id", "review_id")
 
 
 def has_split(source: str, split: str) -> bool:
@@ -40,10 +39,10 @@ def has_split(source: str, split: str) -> bool:
     """
     if source == EMBEDDED:
         return True
-    path = Path(source)
-    if path.is_dir():
-        return _split_file(path, split) is not None
-    if path.is_file():
+    # os.path instead of Path: a name too long for the file system is no file, rather than an exception.
+    if os.path.isdir(source):
+        return _split_file(Path(source), split) is not None
+    if os.path.isfile(source):
         return split != "validation"
     return split in _hub_splits(source)
 
@@ -71,21 +70,24 @@ def read_reviews(
     from datasets import ClassLabel, Dataset, Features, Value
 
     if source == EMBEDDED:
-        table, where = _embedded_table(split), "the embedded reviews"
         text_column, label_column, label_offset = "text", "label", 0
-    elif Path(source).exists():
-        path = _split_file(Path(source), split) if Path(source).is_dir() else Path(source)
+        table, where = _embedded_table(split), "the embedded reviews"
+        columns = table.column_names
+    elif os.path.exists(source):
+        path = _split_file(Path(source), split) if os.path.isdir(source) else Path(source)
         if path is None:
             found = sorted(file.name for file in Path(source).iterdir())[:10]
             raise UsageError(
                 f"`data.source` is the folder {source!r}, which holds no {split}.csv, .tsv, .jsonl or .parquet "
                 f"(found {found}): add that file or give another source."
             )
-        table, where = _read_table(path, "data.source", text_column), str(path)
+        table, columns = read_table(path, "data.source", [text_column, label_column])
+        where = str(path)
     else:
         table, where = _hub_table(source, split), f"{source} ({split})"
+        columns = table.column_names
 
-    _require_columns(table, where, {"text": text_column, "label": label_column})
+    _require_columns(columns, where, {"text": text_column, "label": label_column})
     if not len(table):
         raise UsageError(f"`data.source`: {where} holds 0 rows: give a file with at least one review.")
     text = _text(table[text_column], where, text_column)
@@ -108,29 +110,36 @@ def read_texts(source: str, text_column: str, id_column: str | None) -> tuple["D
         A data set with ``text`` and, where there is one, the id column, in input order; and the id column's name.
 
     Raises:
-        UsageError: If the file cannot be read, a column is not there, there are no rows, or a text is missing.
+        UsageError: If the file cannot be read, a column is not there, there are no rows, a text is missing, or the ids
+            are neither texts nor numbers.
     """
     from datasets import Dataset
 
+    option = "--data.predict_path"
+    if source != STDIN and not os.path.isfile(source):
+        raise UsageError(
+            f"`{option}` is {source!r}, which is no file: give a csv, tsv, jsonl, parquet or txt file, "
+            "or - for standard input."
+        )
+    where = "standard input" if source == STDIN else source
     if source == STDIN or source.endswith(".txt"):
-        table, text_column = pa.table({"text": pa.array(_lines(source), pa.string())}), "text"
-        where = "standard input" if source == STDIN else source
+        table, text_column = pa.table({"text": pa.array(read_lines(source, option), pa.string())}), "text"
+        columns = table.column_names
     else:
-        if not Path(source).is_file():
-            raise UsageError(
-                f"`--data.predict_path` is {source!r}, which is no file: give a csv, tsv, jsonl, parquet or txt file, "
-                "or - for standard input."
-            )
-        table, where = _read_table(Path(source), "--data.predict_path", text_column), source
-    wanted = {"text": text_column} | ({"id": id_column} if id_column else {})
-    _require_columns(table, where, wanted)
+        ids = [id_column] if id_column else list(ID_COLUMNS)
+        table, columns = read_table(Path(source), option, [text_column, *ids])
+    id_column = id_column or next((name for name in ID_COLUMNS if name in columns), None)
+    _require_columns(columns, where, {"text": text_column} | ({"id": id_column} if id_column else {}))
     if not len(table):
-        raise UsageError(f"`--data.predict_path`: {where} holds 0 rows: give at least one review.")
-    id_column = id_column or next((name for name in ("id", "review_id") if name in table.column_names), None)
-    columns = {"text": _text(table[text_column], where, text_column)}
-    if id_column:
-        columns[id_column] = table[id_column]
-    return Dataset(pa.table(columns)), id_column
+        raise UsageError(f"`{option}`: {where} holds 0 rows: give at least one review.")
+    texts = {"text": _text(table[text_column], where, text_column)}
+    if id_column is None:
+        return Dataset(pa.table(texts)), None
+    if id_column == "text" != text_column:
+        raise UsageError(
+            f"`data.id_column` is 'text', while the reviews stand in {text_column!r}: rename the column of {where}."
+        )
+    return Dataset(pa.table({id_column: _ids(table[id_column], where, id_column)} | texts)), id_column
 
 
 def _embedded_table(split: str) -> pa.Table:
@@ -150,49 +159,6 @@ def _split_file(folder: Path, split: str) -> Path | None:
             f"leave one file for {split}."
         )
     return found[0] if found else None
-
-
-def _read_table(path: Path, option: str, text_column: str) -> pa.Table:
-    from pyarrow import csv, json, parquet
-
-    if path.suffix not in SUFFIXES:
-        raise UsageError(
-            f"`{option}` is {str(path)!r}, whose ending is not one of {', '.join(SUFFIXES)}: "
-            "rename or convert the file."
-        )
-    if not path.stat().st_size:
-        raise UsageError(f"`{option}`: {path} is empty (0 bytes): give a file with at least one review.")
-    try:
-        if path.suffix == ".parquet":
-            return parquet.read_table(path)
-        if path.suffix in (".jsonl", ".json"):
-            return json.read_json(path, read_options=json.ReadOptions(block_size=_JSON_BLOCK_BYTES))
-        return csv.read_csv(
-            path,
-            parse_options=csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True),
-            # A review that says just "2024" or "NA" is text all the same.
-            convert_options=csv.ConvertOptions(column_types={text_column: pa.string()}, strings_can_be_null=False),
-        )
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise UsageError(
-            f"`{option}`: {path} cannot be parsed as {path.suffix[1:]} ({reason}): mend the file."
-        ) from error
-
-
-def _lines(source: str) -> list[str]:
-    try:
-        data = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
-        text = data.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise UsageError(f"`--data.predict_path` is {source!r}, which does not exist: check the path.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"`--data.predict_path` {source!r} is not UTF-8 (byte {error.start}): convert it to UTF-8."
-        ) from error
-    # Not splitlines(): it also splits at form feeds and U+2028, which stand inside reviews.
-    lines = text.replace("\r\n", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
 
 
 def _hub_splits(source: str) -> list[str]:
@@ -234,64 +200,91 @@ def _not_on_hub(source: str, error: Exception) -> UsageError:
     )
 
 
-def _require_columns(table: pa.Table, where: str, wanted: dict[str, str]) -> None:
+def _require_columns(columns: list[str], where: str, wanted: dict[str, str]) -> None:
     for role, column in wanted.items():
-        if column not in table.column_names:
-            close = difflib.get_close_matches(column, table.column_names, n=1)
+        if column not in columns:
+            close = difflib.get_close_matches(column, columns, n=1)
             meant = f" (did you mean {close[0]!r}?)" if close else ""
             raise UsageError(
-                f"`data.{role}_column` is {column!r}, but {where} has the columns {table.column_names}{meant}: "
+                f"`data.{role}_column` is {column!r}, but {where} has the columns {columns}{meant}: "
                 f"name the right one with --data.{role}_column."
+            )
+        if columns.count(column) > 1:
+            raise UsageError(
+                f"`data.{role}_column` is {column!r}, but {where} has {columns.count(column)} columns of that name: "
+                "rename or remove all but one."
             )
 
 
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The same values without Arrow's encodings: no dictionary, one type of string."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.string()) if _is_string(column.type) else column
+
+
 def _text(column: pa.ChunkedArray, where: str, name: str) -> pa.ChunkedArray:
+    column = _plain(column)
     if column.null_count:
         row = pc.index(pc.is_null(column), True).as_py() + 1
         raise UsageError(
             f"`data.text_column` {name!r} has no text in {column.null_count} rows of {where}, first in row {row}: "
             "remove those rows or give them a text."
         )
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    if not pa.types.is_string(column.type):
         raise UsageError(
             f"`data.text_column` {name!r} of {where} holds {column.type}, not text: "
             "name the column with the review by --data.text_column."
         )
-    return column.cast(pa.string())
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:  # parquet promises UTF-8 and does not check it
+        raise UsageError(f"`data.text_column` {name!r} of {where} is not UTF-8 ({error}): mend the file.") from error
+    return column
+
+
+def _ids(column: pa.ChunkedArray, where: str, name: str) -> pa.ChunkedArray:
+    column = _plain(column)
+    kind = column.type
+    if not (pa.types.is_string(kind) or pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or kind == pa.null()):
+        raise UsageError(
+            f"`data.id_column` {name!r} of {where} holds {kind}, which cannot stand in a csv of predictions: "
+            "give ids that are texts or numbers."
+        )
+    return column
 
 
 def _labels(
     column: pa.ChunkedArray, where: str, name: str, offset: int, num_labels: int
 ) -> pa.ChunkedArray:  # (rows,) int64
-    allowed = f"whole numbers {offset}..{offset + num_labels - 1} ({offset} means 1 star)"
-    way_out = (
-        "mend the rows, or say with --data.label_offset what to subtract (1 for stars that are stored as 1..5)"
-        if offset == 0
-        else "mend the rows or --data.label_offset"
-    )
-
-    def refuse(bad: pa.ChunkedArray) -> UsageError:
+    column = _plain(column)
+    kind = column.type
+    if pa.types.is_string(kind):  # as csv has them
+        trimmed = pc.utf8_trim_whitespace(column)
+        is_number = pc.match_substring_regex(trimmed, r"^-?[0-9]+(\.[0-9]*)?$")
+        numbers = pc.if_else(is_number, trimmed, None).cast(pa.float64())
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        numbers = column.cast(pa.float64(), safe=False)
+    else:
+        numbers = pa.chunked_array([pa.nulls(len(column), pa.float64())])
+    labels = pc.subtract(numbers, offset)
+    whole = pc.equal(labels, pc.floor(labels))
+    inside = pc.and_(pc.greater_equal(labels, 0), pc.less(labels, num_labels))
+    bad = pc.invert(pc.fill_null(pc.and_(whole, inside), False))
+    if pc.any(bad).as_py():
         row = pc.index(bad, True).as_py()
-        count = pc.sum(bad).as_py()
-        return UsageError(
-            f"`data.label_column` {name!r} holds {column[row].as_py()!r} in row {row + 1} of {where} "
-            f"({count} such rows of {len(column)}); allowed are {allowed}: {way_out}."
+        way_out = (
+            "mend the rows, or say with --data.label_offset what to subtract (1 for stars that are stored as 1..5)"
+            if offset == 0
+            else "mend the rows or --data.label_offset"
         )
-
-    if column.null_count:
-        raise refuse(pc.is_null(column))
-    if pa.types.is_floating(column.type):
-        whole = pc.fill_null(pc.equal(column, pc.floor(column)), False)
-        if not pc.all(whole).as_py():
-            raise refuse(pc.invert(whole))
-        # Infinity equals its own floor, so the range comes before the cast.
-        outside = pc.or_(pc.less(column, float(offset)), pc.greater_equal(column, float(offset + num_labels)))
-        if pc.any(outside).as_py():
-            raise refuse(outside)
-    elif not pa.types.is_integer(column.type):
-        raise refuse(pa.chunked_array([pa.array([True] * len(column))]))
-    labels = pc.subtract(column.cast(pa.int64()), offset)
-    outside = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, num_labels))
-    if pc.any(outside).as_py():
-        raise refuse(outside)
-    return labels
+        raise UsageError(
+            f"`data.label_column` {name!r} holds {column[row].as_py()!r} in row {row + 1} of {where} "
+            f"({pc.sum(bad).as_py()} such rows of {len(column)}); allowed are whole numbers "
+            f"{offset}..{offset + num_labels - 1} ({offset} means 1 star): {way_out}."
+        )
+    return labels.cast(pa.int64())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -81,8 +82,11 @@ def encode(
     from datasets import Features, List, Value
 
     key = _cache_key(rows, tokenizer, max_length)
+    cache_file = None
     if cache_dir is not None:
         cache_dir.mkdir(parents=True, exist_ok=True)
+        cache_file = cache_dir / f"{key}.arrow"
+        _remove_broken(cache_file, len(rows))
     encoded = rows.map(
         _encode_batch,
         batched=True,
@@ -90,8 +94,8 @@ def encode(
         remove_columns=rows.column_names,
         features=Features({"input_ids": List(Value("int32")), "label": Value("int64")}),
         # `map` writes to a temporary file beside this one and renames it; an existing file is read instead.
-        cache_file_name=None if cache_dir is None else str(cache_dir / f"{key}.arrow"),
-        keep_in_memory=cache_dir is None,
+        cache_file_name=None if cache_file is None else str(cache_file),
+        keep_in_memory=cache_file is None,
         new_fingerprint=key,
         desc=f"Tokenizing {name} reviews",
     )
@@ -110,8 +114,23 @@ def _encode_batch(
     return {"input_ids": input_ids, "label": batch.get("label", [0] * len(input_ids))}
 
 
+def _remove_broken(cache_file: Path, rows: int) -> None:
+    """Remove a cache file that a power cut or a full disk left incomplete: it is then written again."""
+    from datasets import Dataset
+
+    if cache_file.exists():
+        try:
+            whole = len(Dataset.from_file(str(cache_file))) == rows
+        except (pa.ArrowException, OSError):
+            whole = False
+        if not whole:
+            cache_file.unlink()
+
+
 def _cache_key(rows: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> str:
     """Content of the rows, the tokenizer and the options: anything that changes a token changes the key."""
+    # The first call moves the truncation, its side included, into the tokenizer's state.
+    _encode_batch({"text": [""]}, tokenizer, max_length)
     key = hashlib.sha256(f"{_FORMAT} {max_length} {type(tokenizer).__name__}".encode())
     backend = getattr(tokenizer, "backend_tokenizer", None)
     key.update((backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))).encode())

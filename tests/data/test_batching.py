@@ -1,0 +1,175 @@
+"""Batches: every row exactly once, on any number of devices, with little padding."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yelp_lightning.data.batching import WINDOW_STEPS, EvalBatches, TrainBatches
+
+Lengths = npt.NDArray[np.int64]
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[Lengths, int, int]:
+    """Lengths of at least as many rows as devices, batch size, devices."""
+    world_size = draw(st.integers(1, 5))
+    batch_size = draw(st.integers(1, 6))
+    # Around whole numbers of steps, where off-by-ones live; and past a window of small steps.
+    step, most = batch_size * world_size, 3 * WINDOW_STEPS
+    count = draw(
+        st.integers(world_size, most) | st.builds(lambda k, d: k * step + d, st.integers(1, 8), st.integers(-5, 5))
+    )
+    count = max(count, world_size)
+    lengths = draw(st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).integers(1, 513, count)))
+    return lengths, batch_size, world_size
+
+
+def train_batches(
+    lengths: Lengths, batch_size: int, world_size: int, epoch: int = 0, seed: int = 42
+) -> list[list[list[int]]]:
+    """Batches of each device."""
+    found = []
+    for rank in range(world_size):
+        sampler = TrainBatches(lengths, batch_size, seed, rank, world_size)
+        sampler.set_epoch(epoch)
+        found.append(list(sampler))
+        assert len(sampler) == len(found[-1])
+    return found
+
+
+def eval_batches(lengths: Lengths, budget: int, world_size: int) -> list[list[list[int]]]:
+    samplers = [EvalBatches(lengths, budget, rank, world_size) for rank in range(world_size)]
+    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+    return [list(sampler) for sampler in samplers]
+
+
+def padding_efficiency(batches: list[list[int]], lengths: Lengths) -> float:
+    """Share of the tokens in padded batches that are no padding."""
+    return float(lengths.sum() / sum(len(batch) * lengths[batch].max() for batch in batches))
+
+
+# --- training
+
+
+@settings(max_examples=100, deadline=None)
+@given(plan=plans(), epoch=st.integers(0, 3))
+def test_every_row_trains_once_an_epoch(plan: tuple[Lengths, int, int], epoch: int) -> None:
+    lengths, batch_size, world_size = plan
+    ranks = train_batches(lengths, batch_size, world_size, epoch)
+    assert sorted(row for batches in ranks for batch in batches for row in batch) == list(range(len(lengths)))
+    # Devices that run out of batches before the others would leave those waiting for ever.
+    assert len({len(batches) for batches in ranks}) == 1
+    full_steps = 0
+    for step in zip(*ranks, strict=True):
+        sizes = [len(batch) for batch in step]
+        assert min(sizes) >= 1
+        assert max(sizes) - min(sizes) <= 1
+        assert max(sizes) <= batch_size + 1
+        full_steps += sizes == [batch_size] * world_size
+    # Rows per optimizer step are what was asked for, but for the one step that takes the rest.
+    assert full_steps >= len(ranks[0]) - 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(plan=plans())
+def test_order_is_the_seeds_and_the_epochs(plan: tuple[Lengths, int, int]) -> None:
+    assert train_batches(*plan, epoch=1, seed=7) == train_batches(*plan, epoch=1, seed=7)
+
+
+def test_another_epoch_or_seed_is_another_order() -> None:
+    lengths = np.random.default_rng(0).integers(1, 513, 1000)
+    orders = [
+        train_batches(lengths, 8, 2, epoch, seed) for epoch, seed in ((0, 42), (1, 42), (2, 42), (0, 43), (1, 43))
+    ]
+    assert all(one != other for i, one in enumerate(orders) for other in orders[:i])
+    # Not the same batches in another order, either: rows meet other rows.
+    together = [{frozenset(batch) for batches in order for batch in batches} for order in orders]
+    assert len(together[0] & together[1]) < 0.05 * len(together[0])
+
+
+def test_equal_lengths_are_shuffled_too() -> None:
+    lengths = np.full(512, 7)
+    (batches,) = train_batches(lengths, 8, 1)
+    assert [row for batch in batches for row in batch] != list(range(512))
+    assert not {frozenset(batch) for batch in batches} & {frozenset(range(k, k + 8)) for k in range(0, 512, 8)}
+
+
+def test_steps_are_not_sorted_by_length() -> None:
+    # A model that sees long reviews first, or in waves, learns length: the next step is shorter in half the cases.
+    lengths = np.random.default_rng(0).integers(1, 513, 8000)
+    (batches,) = train_batches(lengths, 8, 1)
+    means = np.array([lengths[batch].mean() for batch in batches])
+    assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.1
+    assert 0.45 < np.mean(np.diff(means) < 0) < 0.55
+
+
+@pytest.mark.parametrize("world_size", [1, 4])
+def test_little_padding(world_size: int) -> None:
+    rng = np.random.default_rng(0)
+    # About the lengths of Yelp reviews in tokens: median 110, a long tail, cut at 512.
+    lengths = np.clip(rng.lognormal(4.7, 0.8, 5000), 5, 512).astype(np.int64)
+    batches = [batch for rank in train_batches(lengths, 8, world_size) for batch in rank]
+    at_random = [part.tolist() for part in np.array_split(rng.permutation(5000), len(batches))]
+    assert padding_efficiency(at_random, lengths) < 0.6
+    assert padding_efficiency(batches, lengths) > 0.9
+
+
+def test_devices_get_the_same_lengths() -> None:
+    lengths = np.random.default_rng(0).integers(5, 513, 2000)
+    for step in zip(*train_batches(lengths, 8, 4), strict=True):
+        longest = [lengths[batch].max() for batch in step]
+        assert max(longest) - min(longest) <= 40
+
+
+def test_length_is_known_without_iterating() -> None:
+    assert len(TrainBatches(np.ones(1_000_003, np.int64), 8, 42, 0, 4)) == 31_250
+    assert len(TrainBatches(np.ones(1_000_004, np.int64), 8, 42, 0, 4)) == 31_251
+
+
+# --- evaluation
+
+
+@settings(max_examples=100, deadline=None)
+@given(plan=plans(), budget=st.integers(1, 8192))
+def test_every_row_is_measured_once(plan: tuple[Lengths, int, int], budget: int) -> None:
+    lengths, _, world_size = plan
+    ranks = eval_batches(lengths, budget, world_size)
+    assert sorted(row for batches in ranks for batch in batches for row in batch) == list(range(len(lengths)))
+    for batches in ranks:
+        assert batches
+        assert all(batches)
+        for batch in batches:
+            assert len(batch) * lengths[batch].max() <= budget or len(batch) == 1
+        longest = [lengths[batch].max() for batch in batches]
+        assert longest == sorted(longest, reverse=True)
+    assert lengths[ranks[0][0]].max() == lengths.max()
+
+
+@settings(max_examples=50, deadline=None)
+@given(plan=plans(), budget=st.integers(1, 8192))
+def test_batches_are_as_large_as_the_budget_lets_them(plan: tuple[Lengths, int, int], budget: int) -> None:
+    lengths, _, _ = plan
+    (batches,) = eval_batches(lengths, budget, 1)
+    for batch in batches[:-1]:  # the last one takes what is left
+        assert (len(batch) + 1) * lengths[batch].max() > budget
+
+
+def test_evaluation_pads_little_and_repeats_itself() -> None:
+    lengths = np.clip(np.random.default_rng(0).lognormal(4.7, 0.8, 5000), 5, 512).astype(np.int64)
+    (batches,) = eval_batches(lengths, 8 * 512, 1)
+    assert padding_efficiency(batches, lengths) > 0.97
+    assert eval_batches(lengths, 8 * 512, 1) == [batches]
+
+
+# --- what must not happen
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_fewer_rows_than_devices_is_a_defect(count: int) -> None:
+    lengths = np.ones(count, np.int64)
+    with pytest.raises(AssertionError, match=f"{count} rows for 4 devices"):
+        TrainBatches(lengths, 8, 42, 0, 4)
+    with pytest.raises(AssertionError, match=f"{count} rows for 4 devices"):
+        EvalBatches(lengths, 4096, 0, 4)

@@ -1,0 +1,34 @@
+"""`fit` with configs/logger/wandb.yaml, really offline, read back: config, metrics, learning rate, throughput."""
+
+import os
+from pathlib import Path
+
+import yaml
+from conftest import ROOT, fit_options, run_process
+from wandb_reader import read_wandb
+
+OVERLAY = "configs/logger/wandb.yaml"
+
+
+def test_fit_logs_to_wandb(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = fit_options(tiny_bert, reviews, run)
+    options += ["--trainer.logger.init_args.save_dir", tmp_path, "--trainer.log_every_n_steps", 5]
+    environment = {**os.environ, "WANDB_MODE": "offline"}
+    process = run_process("fit", "--config", OVERLAY, *options, cwd=ROOT, env=environment)
+    assert process.returncode == 0, process.stderr
+    logged = read_wandb(tmp_path / "wandb")
+
+    # The whole resolved config, as it stands in the run folder.
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    assert logged["config"]["model"] == config["model"]
+    assert config["data"].items() <= logged["config"]["data"].items()
+    assert logged["config"]["trainer"]["max_epochs"] == 2
+    assert logged["config"]["seed_everything"] == 42
+
+    found = {name for row in logged["history"] for name in row}
+    assert {"train/loss", "val/accuracy", "val/mae", "train/reviews_per_second", "train/tokens_per_second"} <= found
+    assert any(name.startswith("lr-AdamW") for name in found)
+    assert sum("val/accuracy" in row for row in logged["history"]) == 2
+    # The csv log is kept all the same.
+    assert (run / "csv" / "version_0" / "metrics.csv").is_file()
