@@ -10,6 +10,9 @@ from pathlib import Path
 # Before torch is imported, here and in the processes that tests start: on tensors this small, threads only wait for
 # each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+# The libraries read these when they are imported: nothing asks the network.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "WANDB_MODE": "offline"}
+os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 import pytest
 from tiny_bert import write_tiny_bert
@@ -35,18 +38,10 @@ def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the home of whoever runs it, or asks the network."""
+    """No test reads or writes the home of whoever runs it."""
     home = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
-    for name, value in {
-        "HOME": str(home),
-        "HF_HOME": str(home / "huggingface"),
-        "HF_HUB_OFFLINE": "1",
-        "HF_UPDATE_DOWNLOAD_COUNTS": "0",
-        "WANDB_MODE": "offline",
-        "TOKENIZERS_PARALLELISM": "true",
-        "COLUMNS": "200",
-    }.items():
+    for name, value in {"HOME": str(home), "HF_HOME": str(home / "huggingface"), "COLUMNS": "200"}.items():
         monkeypatch.setenv(name, value)
 
 
@@ -115,7 +110,7 @@ def fit_options(tiny_bert: Path, reviews: Path, run: Path) -> list[object]:
 def trained(tiny_bert: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of a finished training. Not to be written to: copy it."""
     run = tmp_path_factory.mktemp("trained") / "run"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HOME": str(run.parent)}
+    environment = {**os.environ, "HOME": str(run.parent)}
     process = run_process("fit", *fit_options(tiny_bert, reviews, run), env=environment, cwd=ROOT)
     assert process.returncode == 0, process.stderr
     return run

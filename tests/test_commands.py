@@ -215,6 +215,17 @@ def test_last_goes_on_where_it_stopped(
     assert (last["epoch"], last["global_step"]) == (1, 2 * steps)
 
 
+def test_max_steps_inside_the_first_epoch_ends_with_a_validation(
+    tiny_bert: Path, reviews: Path, cli: Callable[..., None], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    cli("fit", *fit_options(tiny_bert, reviews, run), "--trainer.max_epochs", -1, "--trainer.max_steps", 3)
+    assert metrics(run)["val/n"] == 20
+    assert torch.load(run / "best.ckpt", weights_only=True)["global_step"] == 3
+    assert torch.load(run / "last.ckpt", weights_only=True)["optimizer_states"]
+    assert (run / "model" / "model.safetensors").is_file()
+
+
 def test_killed_fit_leaves_no_half_file(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "yelp_lightning", "fit", *map(str, fit_options(tiny_bert, reviews, run))]

@@ -1,6 +1,7 @@
 """The command line's door: lists the commands, points out slips, and imports late what a command needs."""
 
 import difflib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def main() -> None:
             print(f"yelp-lightning {__version__}")
         else:
             _check_command(arguments)
+            _refuse_empty_values(arguments)
             _run(arguments)
     except UsageError as error:
         # Under several processes, the first speaks for all.
@@ -76,6 +78,14 @@ def _check_command(arguments: Sequence[str]) -> None:
     close = difflib.get_close_matches(command, COMMANDS, n=1)
     meant = f"did you mean `{close[0]}`?" if close else f"see {PROGRAM} --help."
     raise UsageError(f"`{command}` is no command; there are {', '.join(COMMANDS)}: {meant}")
+
+
+def _refuse_empty_values(arguments: Sequence[str]) -> None:
+    # Such as --ckpt_path "$RUN" where RUN is not set: the parser would take it for the current folder.
+    for before, argument in itertools.pairwise(arguments):
+        name, equals, value = argument.partition("=") if argument.startswith("--") else (before, "=", argument)
+        if equals and not value.strip():
+            raise UsageError(f"`{name}` is {value!r}, which is empty: give it a value, or leave the option out.")
 
 
 def _run(arguments: list[str]) -> None:
@@ -102,7 +112,8 @@ def _quick_options(command: str, options: list[str]) -> dict[str, str] | None:
     quick = dict(zip(pairs[::2], pairs[1::2], strict=False))
     if command != "predict" or len(pairs) % 2 or not {"--ckpt_path", "--text"} <= set(quick) <= QUICK_OPTIONS:
         return None
-    return quick
+    # A value that looks like an option is one whose own value was forgotten: the parser says so.
+    return None if any(value.startswith("--") for value in quick.values()) else quick
 
 
 if __name__ == "__main__":

@@ -3,31 +3,42 @@
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from typing_extensions import override
 
-from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint
+from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.errors import UsageError
 from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import require_writable
 from yelp_lightning.inference.predictions import STDOUT, check_output, predictions_table, write_predictions
 from yelp_lightning.modeling.classifier import StarClassifier
-from yelp_lightning.options import OptionParser
+from yelp_lightning.options import OptionParser, refused_by_trainer
 from yelp_lightning.run_folder import AtomicCheckpointIO, SaveRunConfig, best_and_last, claim, finish, write_metrics
 from yelp_lightning.throughput import Throughput
 
+PROGRAM = "python -m yelp_lightning"
+# Parameters of the Trainer's methods that are not options: checkpoints are always loaded without code, predictions are
+# always returned, tables are ours, and ckpt_path takes more than Lightning's.
+OUR_WAY = {"weights_only", "return_predictions", "verbose", "ckpt_path"}
 # What a checkpoint fixes: another value needs another run.
 ARCHITECTURE = ("pretrained", "num_labels")
+# Lightning takes 0 and less of these; -1 of max_* means no limit.
+NEVER_ZERO = {
+    "max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "val_check_interval",
+    "check_val_every_n_epoch", "accumulate_grad_batches",
+}  # fmt: skip
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 3,
     "default_root_dir": "checkpoints/run",
@@ -63,11 +74,31 @@ def refuse_training_file(source: str, path: Path, checkpoint: dict[str, Any]) ->
     Raises:
         UsageError: If it is that file.
     """
-    if source == checkpoint["datamodule_hyper_parameters"]["source"] and Path(source).is_file():
+    trained_on = checkpoint["datamodule_hyper_parameters"]["source"]
+    if Path(source).is_file() and Path(source).resolve() == Path(trained_on).resolve():
         raise UsageError(
             f"`data.source` is {source!r}, the single file that {path} was trained on: "
             "give --data.source a file or folder with reviews that it has not seen."
         )
+
+
+def refuse_idle_training(trainer: Mapping[str, Any]) -> None:
+    """Refuse what Lightning takes although nothing would then be trained, or no best epoch be found.
+
+    Args:
+        trainer: The options ``trainer.*``.
+
+    Raises:
+        UsageError: If there is such an option.
+    """
+    names = NEVER_ZERO if trainer["enable_checkpointing"] is not False else NEVER_ZERO - {"limit_val_batches"}
+    for name in sorted(names):
+        value = trainer[name]
+        if isinstance(value, int | float) and value <= 0 and not (value == -1 and name.startswith("max_")):
+            raise UsageError(
+                f"`--trainer.{name}` is {value}, with which `fit` would train or validate nothing: "
+                "give a number above 0, or leave the option out."
+            )
 
 
 def quiet() -> None:
@@ -79,6 +110,8 @@ def quiet() -> None:
     # Lightning 2.6.6 uses a name that torch 2.13 deprecates.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    # A run that ends inside its first epoch is validated after it (YelpCLI.fit).
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key in the returned metrics.*")
     # A best checkpoint remembers the callback that chose it, which only `fit` has.
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used")
     # Advertisements.
@@ -98,9 +131,9 @@ class YelpCLI(LightningCLI):
             ReviewDataModule,
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults=dict(TRAINER_DEFAULTS),
             seed_everything_default=42,
             parser_class=OptionParser,
+            parser_kwargs={sys.argv[1]: {"usage": f"{PROGRAM} {sys.argv[1]} [--config FILE ...] [--OPTION VALUE ...]"}},
             auto_configure_optimizers=False,
         )
 
@@ -109,16 +142,27 @@ class YelpCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         # Only the command that was typed: building four parsers would double the time of --help.
         skip = LightningCLI.subcommands()
-        return {command: skip[command] | {"weights_only"} for command in skip if command == sys.argv[1]}
+        return {command: skip[command] | OUR_WAY for command in skip if command == sys.argv[1]}
+
+    @override
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        # What is learned first, how fast after it: --help then starts with our own options.
+        parser.add_lightning_class_args(StarClassifier, "model")
+        parser.add_lightning_class_args(ReviewDataModule, "data")
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.pretrained", "data.pretrained")
         parser.link_arguments("model.num_labels", "data.num_labels")
+        fit = sys.argv[1] == "fit"
+        resume = ", to go on from; `last` means last.ckpt of the run folder" if fit else ", or a run folder (its best)"
+        parser.add_argument("--ckpt_path", type=str | None, help=f"A .ckpt file that `fit` wrote{resume}.")
         if sys.argv[1] == "predict":
             files = "a csv, jsonl or parquet file, or - for csv on standard output"
             parser.add_argument("--output", default=STDOUT, help=f"Where the predictions go: {files}.")
-            parser.add_argument("--text", type=str | None, help="One review to predict, instead of data.predict_path.")
+            parser.add_argument("--text", type=str, help="One review to predict, instead of data.predict_path.")
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -143,6 +187,16 @@ class YelpCLI(LightningCLI):
         self._refuse_other_architecture(path)
         if command == "test":
             refuse_training_file(self.config[command].data.source, path, self.checkpoint)
+
+    @override
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UsageError(
+                f"`--seed_everything` is {self._get(self.config, 'seed_everything')}, but must be a whole number "
+                "from 0 to 4294967295: give such a value."
+            ) from error
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -176,7 +230,12 @@ class YelpCLI(LightningCLI):
             config["callbacks"] = [*_as_list(config["callbacks"]), LearningRateMonitor("step"), Throughput()]
         if self.subcommand == "fit" and config["enable_checkpointing"] is not False and not config["barebones"]:
             config["callbacks"] = [*_as_list(config["callbacks"]), best_and_last(config["default_root_dir"])]
-        return super().instantiate_trainer(**kwargs)
+        if self.subcommand == "fit":
+            refuse_idle_training(config)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
+            raise refused_by_trainer(error, self._get(self.config, "trainer").as_dict()) from error
 
     @override
     def before_instantiate_classes(self) -> None:
@@ -189,6 +248,20 @@ class YelpCLI(LightningCLI):
             self.model.restore(path)
             self.datamodule.restore(path)
 
+    def fit(self, **kwargs: Any) -> None:
+        """Fine-tune.
+
+        Args:
+            **kwargs: Of ``Trainer.fit``.
+        """
+        self.trainer.fit(**kwargs, ckpt_path=self._get(self.config, "ckpt_path"))
+        best = Path(self.trainer.default_root_dir) / BEST
+        if self._keeps_checkpoints() and not self.trainer.strategy.broadcast(best.exists()):
+            # --trainer.max_steps or max_time ended the run before its first validation.
+            self.trainer.save_checkpoint(best.with_name(LAST))
+            self.trainer.validate(self.model, self.datamodule, verbose=False)
+            self.trainer.save_checkpoint(best)
+
     def before_fit(self) -> None:
         """Check run folder and data before anything is loaded or trained."""
         claim(self.trainer.default_root_dir, resuming=self.checkpoint is not None)
@@ -197,13 +270,15 @@ class YelpCLI(LightningCLI):
     def after_fit(self) -> None:
         """Write model/ and metrics.json, show what came out and what to type next."""
         folder = self.trainer.default_root_dir
-        kept = self.trainer.checkpoint_callbacks and not self._get(self.config, "trainer").fast_dev_run
-        if not kept or not self.trainer.is_global_zero:
+        if not self._keeps_checkpoints() or not self.trainer.is_global_zero:
             return
         metrics = finish(folder)
         print_metrics(f"{folder}: the best epoch on the validation rows", {"tuned": metrics}, "val")
         print(f"Measure it:  python -m yelp_lightning test --ckpt_path {folder}")
         print(f'Use it:      python -m yelp_lightning predict --ckpt_path {folder} --text "..."')
+
+    def _keeps_checkpoints(self) -> bool:
+        return bool(self.trainer.checkpoint_callbacks) and not self._get(self.config, "trainer").fast_dev_run
 
     def validate(self, **kwargs: Any) -> None:
         """Measure the checkpoint on the validation rows.
@@ -226,12 +301,13 @@ class YelpCLI(LightningCLI):
         require_writable(folder, "trainer.default_root_dir")
         self.datamodule.check(command)
         # The table below shows the same numbers with their intervals.
-        getattr(self.trainer, command)(**{**kwargs, "verbose": False})
+        path = self._get(self.config, "ckpt_path")
+        getattr(self.trainer, command)(**kwargs, ckpt_path=path, verbose=False)
         if self.trainer.is_global_zero:
             report = self.model.reports[stage]
             write_metrics(folder, stage, report)
             name = {"val": "validation", "test": "test"}[stage]
-            print_metrics(f"{kwargs['ckpt_path']} on the {name} rows", {"tuned": report}, stage)
+            print_metrics(f"{path} on the {name} rows", {"tuned": report}, stage)
 
     def predict(self, **kwargs: Any) -> None:
         """Write the stars of each review, in input order.
@@ -241,10 +317,16 @@ class YelpCLI(LightningCLI):
         """
         output, text = self._get(self.config, "output"), self._get(self.config, "text")
         check_output(output)
+        if text is not None and self.datamodule.predict_path is not None:
+            raise UsageError(
+                f"`--text` is given together with --data.predict_path {self.datamodule.predict_path}: give one of them."
+            )
         if text is not None:
             self.datamodule.predict_texts([text])
         self.datamodule.check("predict")
-        batches: Any = self.trainer.predict(**{**kwargs, "return_predictions": True})
+        check_output(output, self.datamodule.id_column, self.model.hparams["num_labels"])
+        path = self._get(self.config, "ckpt_path")
+        batches: Any = self.trainer.predict(**kwargs, ckpt_path=path, return_predictions=True)
         merged = self._gather({name: torch.cat([batch[name] for batch in batches]) for name in batches[0]})
         if self.trainer.is_global_zero:
             order = np.argsort(merged["row"])

@@ -1,17 +1,18 @@
-"""Option errors: whatever the parser refuses becomes one sentence that says what was meant."""
+"""Option errors: whatever the parser or Lightning refuses becomes one sentence that says what was meant."""
 
 import argparse
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
 from yelp_lightning.errors import UsageError
 
-# How the parser names a range, and how people do.
+# How the parser names what it allows, and how people do.
 _ALLOWED = {
     "PositiveInt": "a whole number of at least 1",
     "NonNegativeInt": "a whole number of at least 0",
@@ -21,8 +22,14 @@ _ALLOWED = {
     "<class 'int'>": "a whole number",
     "<class 'float'>": "a number",
     "<class 'bool'>": "true or false",
+    "<class 'str'>": "a text",
 }
-_VALUE = re.compile(r"(?:Given value: |Got value: |base 10: |to float: )'?(.*?)'?\s*$", re.MULTILINE)
+_VALUE = re.compile(
+    r"(?:Given value: |Got value: |base 10: |to float: |: (?=\S+ does not conform))'?(.*?)'?(?: does not conform.*)?$",
+    re.M,
+)
+# Groups of at most this many options are listed where none of them was meant.
+_SHORT_GROUP = 20
 
 
 class OptionParser(LightningArgumentParser):
@@ -44,6 +51,43 @@ class OptionParser(LightningArgumentParser):
             UsageError: Always.
         """
         raise UsageError(sentence(message, list(option_names(self)))) from ex
+
+    @override
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Read a config file; what is wrong in it is said with its name.
+
+        Args:
+            path: What was typed for ``--config``.
+            *args: As jsonargparse has them.
+            **kwargs: As jsonargparse has them.
+
+        Returns:
+            What the file sets.
+
+        Raises:
+            UsageError: If it is no yaml, or sets what the parser would drop without a word.
+        """
+        try:
+            config: Namespace = super().parse_path(path, *args, **kwargs)
+            self._refuse_dropped(config)
+        except UnicodeDecodeError as error:
+            raise UsageError(f"`--config` is {path!s}, which is no text file: give a yaml file in UTF-8.") from error
+        except UsageError as error:
+            raise UsageError(f"In {path!s}: {error}") from error
+        return config
+
+    def _refuse_dropped(self, config: Namespace) -> None:
+        for action in self._actions:
+            target, source = getattr(action, "target", None), getattr(action, "source", None)
+            if target and source and target[0] in config:
+                self.error(f'Linked "{target[0]}" must be given via "{source[0][0]}"')
+        for name, value in vars(config).items():
+            inside = [option for option in option_names(self) if option.startswith(f"--{name}.")]
+            if inside and not isinstance(value, Namespace):
+                raise UsageError(
+                    f"`{name}` is {value!r}, but is a group of options: write them below it, indented, "
+                    "or remove the line."
+                )
 
 
 def option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -73,28 +117,93 @@ def sentence(message: str, options: list[str]) -> str:
     Returns:
         The option, the value found, what is allowed, the way out.
     """
-    unknown = re.search(r"unrecognized arguments: (\S+)|does not accept option '([^']+)'", message)
-    if unknown:
-        name = unknown[1] or f"--{unknown[2]}"
-        return f"`{name}` is no option of this command{_meant(name.partition('=')[0], options)}."
-    key = re.match(r'Parser key "([^"]+)":\s*', message)
-    if key is None:
-        return f"The options cannot be read: {_one_line(message)}; see --help."
+    if match := re.match(r'Parser key "([^"]+)":\s*', message):
+        return _wrong_value(f"--{match[1]}", message[match.end() :])
+    if match := re.search(r"unrecognized arguments: ([^-\s]\S*)", message):
+        return (
+            f"`{match[1]}` belongs to no option: write --OPTION before a value, and quotes around one that has spaces."
+        )
+    if match := re.search(r"unrecognized arguments: ([^\s=]+)|(?:accept option|Option) '([^']+)'", message):
+        name = match[1] or f"--{match[2]}"
+        return f"`{name}` is no option of this command: {_meant(name, options)}"
+    if match := re.search(r"argument (?:-\w/)?(--[\w.]+): expected .*argument", message):
+        return f"`{match[1]}` has no value: write it after the option, as in {match[1]} VALUE."
+    if match := re.search(r"arguments are required: ([\w.]+)", message):
+        return f"`--{match[1]}` is missing, which must be given: see --help for what it takes."
+    if match := re.match(r'Linked "(.+)" must be given via "(.+)"', message):
+        return f"`--{match[1]}` is always that of `--{match[2]}`: give --{match[2]} instead."
+    if match := re.match(r"Problems parsing config: (.*)", message, re.DOTALL):
+        reason = _one_line(re.sub(r'in "<.*?>", ', "at ", match[1]))
+        return f"this is no yaml ({reason}): mend the file."
+    if message.startswith("Unexpected config"):
+        return "these are no options with their values: see configs/quickstart.yaml for how they are written."
+    return f"The options cannot be read: {_one_line(message)}; see --help."
+
+
+def refused_by_trainer(error: Exception, options: Mapping[str, Any]) -> UsageError:
+    """Turn what Lightning's Trainer refused into one sentence.
+
+    Args:
+        error: From its constructor.
+        options: All of ``trainer.*`` as parsed.
+
+    Returns:
+        The error that names the options which Lightning's message speaks of.
+
+    Raises:
+        Exception: ``error`` itself, if it speaks of none of them: that is no user's mistake.
+    """
+    reason = _one_line(str(error))
+    named = [name for name in options if re.search(rf"\b{name}\b", reason)]
+    named = named or [name for name, value in options.items() if isinstance(value, str) and value in reason]
+    if not named and isinstance(error, ModuleNotFoundError):  # it names the library, and these are what needs one
+        named = [name for name in ("accelerator", "strategy", "precision") if options[name] not in (None, "auto")]
+    if not named:
+        raise error
+    found = " and ".join(f"`--trainer.{name}` is {options[name]!r}" for name in named)
+    return UsageError(f"{found}, which Lightning refuses ({reason}): give another value, or leave the option out.")
+
+
+def _wrong_value(option: str, message: str) -> str:
+    if option == "--config":
+        reason, _, path = _one_line(message).partition(": ")
+        return (
+            f"`--config` is {path}, which cannot be read ({reason}): give a yaml file, as configs/quickstart.yaml is."
+        )
+    if match := re.match(r"Unable to load config '(.*)'", message):
+        return f"`{option}` is {match[1]!r}, but is a group of options: give those, as in {option}.NAME VALUE."
+    # A class of the user's choice: what is wrong about it says more than that it is no class.
+    if match := re.search(r"- (Problem with given class_path .*?|`--.*?)\s*\n\s*- ", message, re.DOTALL):
+        return f"`{option}`: {_one_line(match[1]).rstrip('?')}: mend its class_path and init_args."
+    types, _, _ = message.partition("Given value type")
+    allowed = [words for name, words in _ALLOWED.items() if name in types]
+    classes = re.findall(r"<class 'lightning\.[\w.]*\.(\w+)'>", types)
+    allowed += [f"a {name} by its class_path" for name in dict.fromkeys(classes)]
+    choices = ", ".join(re.findall(r"Literal\[([^\]]+)\]", types)).replace("'", "")
+    if choices or "a number" in allowed:
+        allowed = [words for words in allowed if words != "a whole number"]  # it is among those
+    if choices:
+        allowed.append(f"one of {', '.join(dict.fromkeys(choices.split(', ')))}")
     value = _VALUE.search(message)
-    allowed = [words for name, words in _ALLOWED.items() if name in message]
-    allowed += [f"one of {names}" for names in re.findall(r"Literal\[([^\]]+)\]", message)]
     if value is None or not allowed:
-        return f"`--{key[1]}`: {_one_line(message[key.end() :])}; see --help."
-    return f"`--{key[1]}` is {value[1]!r}, but must be {' or '.join(allowed)}: give such a value."
+        return f"`{option}`: {_one_line(message)}; see --help."
+    return f"`{option}` is {value[1]!r}, but must be {' or '.join(allowed)}: give such a value."
 
 
 def _meant(name: str, options: list[str]) -> str:
+    if "." in name:
+        options = [option for option in options if "." in option]
+    parts = {option.rpartition(".")[2].lstrip("-"): option for option in reversed(options)}
     last = name.rpartition(".")[2].lstrip("-")
     # The whole name first; else the part after the dot: --train_size means --data.train_size.
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.75) or [
-        option for option in options if difflib.get_close_matches(last, [option.rpartition(".")[2]], cutoff=0.75)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.75)
+    close = close or [
+        parts[part] for part in difflib.get_close_matches(last, parts, n=1 if last in parts else 2, cutoff=0.75)
     ]
-    return f": did you mean `{close[0]}`?" if close else ": see --help for those that there are"
+    if close:
+        return f"did you mean {' or '.join(f'`{option}`' for option in close)}?"
+    group = [option for option in options if "." in name and option.startswith(name.partition(".")[0] + ".")]
+    return f"there are {', '.join(group)}." if 0 < len(group) <= _SHORT_GROUP else "see --help for all of them."
 
 
 def _one_line(message: str) -> str:

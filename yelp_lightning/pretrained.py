@@ -93,11 +93,15 @@ def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     if source.endswith(".ckpt"):
-        return unpack_tokenizer(read_checkpoint(Path(source))["encoder"])
+        return unpack_tokenizer(_read_checkpoint(source)["encoder"])
     try:
-        return AutoTokenizer.from_pretrained(_resolve(source))
+        tokenizer = AutoTokenizer.from_pretrained(_resolve(source))
     except (OSError, ValueError) as error:
         raise _not_loaded(source, "a tokenizer", error) from error
+    # Without the tokenizer's files, transformers 5 makes one whose every word is unknown.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise _not_loaded(source, "a tokenizer", ValueError("its vocabulary is missing"))
+    return tokenizer
 
 
 def unpack_tokenizer(encoder: dict[str, Any]) -> "PreTrainedTokenizerBase":
@@ -130,12 +134,12 @@ def max_positions(source: str) -> int:
     from transformers import AutoConfig
 
     if source.endswith(".ckpt"):
-        config = json.loads(read_checkpoint(Path(source))["encoder"]["config"])
-        return int(config.get("max_position_embeddings", load_tokenizer(source).model_max_length))
-    try:
-        config = AutoConfig.from_pretrained(_resolve(source)).to_dict()
-    except (OSError, ValueError) as error:
-        raise _not_loaded(source, "a model", error) from error
+        config = json.loads(_read_checkpoint(source)["encoder"]["config"])
+    else:
+        try:
+            config = AutoConfig.from_pretrained(_resolve(source)).to_dict()
+        except (OSError, ValueError) as error:
+            raise _not_loaded(source, "a model", error) from error
     limits = [config.get("max_position_embeddings"), load_tokenizer(source).model_max_length]
     return min(int(limit) for limit in limits if limit)
 
@@ -153,23 +157,36 @@ def load_classifier(source: str, num_labels: int) -> "PreTrainedModel":
         ``logits (B, C)``.
 
     Raises:
-        UsageError: If nothing can be loaded from ``source``, or its own head has another number of classes.
+        UsageError: If nothing can be loaded from ``source``, tensors of the encoder are missing, or its own head has
+            another number of classes.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     if source.endswith(".ckpt"):
-        return unpack_classifier(read_checkpoint(Path(source)))
+        model = unpack_classifier(_read_checkpoint(source))
+        if model.config.num_labels != num_labels:
+            raise _other_head(source, model.config.num_labels, num_labels)
+        return model
     names = star_names(num_labels)
     try:
         # transformers 5 takes the dtype of the file by default; half weights would lose the small updates of AdamW.
+        # Tensors of another size are refused below: its own error does not say which they are.
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             _resolve(source), num_labels=num_labels, id2label=names, label2id={n: i for i, n in names.items()},
-            dtype=torch.float32, output_loading_info=True,
+            dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _not_loaded(source, f"a model with {num_labels} classes", error) from error
-    fresh = [name for name in loading["missing_keys"] if name.startswith(f"{model.base_model_prefix}.encoder")]
+    encoder = f"{model.base_model_prefix}."
+    for name, found, expected in sorted(loading["mismatched_keys"]):
+        if name.startswith(encoder):
+            reason = f"{name} has the shape {tuple(found)}, but its config.json says {tuple(expected)}"
+            raise _not_loaded(source, "a model", ValueError(reason))
+        raise _other_head(source, found[0], num_labels)
+    # A pooler is part of the head: encoders pretrained on masked words alone have none.
+    fresh = [name for name in loading["missing_keys"] if name.startswith(encoder) and ".pooler." not in name]
     if fresh:
         raise UsageError(
             f"`model.pretrained` is {source!r}, whose weights lack {len(fresh)} of the encoder's tensors "
@@ -201,8 +218,22 @@ def unpack_classifier(checkpoint: dict[str, Any]) -> "PreTrainedModel":
     )
 
 
+def _read_checkpoint(source: str) -> dict[str, Any]:
+    if not Path(source).is_file():
+        raise _not_loaded(source, "a model", FileNotFoundError("there is no such file"))
+    return read_checkpoint(Path(source))
+
+
 def _resolve(source: str) -> str:
     return str(embedded_folder()) if source == EMBEDDED else source
+
+
+def _other_head(source: str, found: int, num_labels: int) -> UsageError:
+    return UsageError(
+        f"`model.pretrained` is {source!r}, whose head has {found} classes, but `model.num_labels` is {num_labels}: "
+        f"give --model.num_labels {found}, or an encoder without a head (load the folder with transformers' AutoModel "
+        "and save it again)."
+    )
 
 
 def _not_loaded(source: str, what: str, error: Exception) -> UsageError:

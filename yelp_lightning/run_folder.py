@@ -147,8 +147,16 @@ def finish(run_folder: str) -> dict[str, Any]:
 
     Returns:
         What metrics.json holds.
+
+    Raises:
+        UsageError: If there is no ``best.ckpt``, because nothing was validated.
     """
     folder = Path(run_folder)
+    if not (folder / BEST).is_file():
+        raise UsageError(
+            f"The run in {run_folder!r} ended before its first validation, so there is no best model: train longer "
+            "(--trainer.max_epochs, --trainer.max_steps), or validate sooner (--trainer.val_check_interval)."
+        )
     checkpoint = read_checkpoint(folder / BEST)
     with atomic_folder(folder / MODEL) as model:
         unpack_classifier(checkpoint).save_pretrained(model)

@@ -12,6 +12,7 @@ from yelp_lightning.data.reviews import has_split, read_reviews, read_texts
 from yelp_lightning.data.splits import Sampling, cut_validation, subsample
 from yelp_lightning.data.tokens import TokenRows, encode
 from yelp_lightning.errors import UsageError
+from yelp_lightning.files import require_writable
 from yelp_lightning.pretrained import load_tokenizer, max_positions
 from yelp_lightning.ranges import NonNegativeInt, PositiveInt
 
@@ -125,6 +126,8 @@ class ReviewDataModule(LightningDataModule):
                 f"`data.max_length` is {max_length}, but {self.hparams['pretrained']} takes 3 to {limit} tokens: "
                 f"give at {'least 3' if max_length < 3 else f'most {limit}'}."
             )
+        if stage != "predict":
+            require_writable(Path(self.hparams["cache_dir"]).expanduser(), "data.cache_dir")
         for split in STAGE_SPLITS[stage]:
             if split not in self._tokens:
                 self.rows(split)

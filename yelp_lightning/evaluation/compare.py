@@ -6,12 +6,13 @@ from typing import Any
 from lightning.pytorch import Trainer, seed_everything
 
 from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint
-from yelp_lightning.cli import quiet, refuse_training_file, set_checkpoint_defaults
+from yelp_lightning.cli import ARCHITECTURE, quiet, refuse_training_file, set_checkpoint_defaults
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import atomic_file, require_writable
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.options import OptionParser
+from yelp_lightning.ranges import NonNegativeInt
 
 COMPARISON = "comparison.json"
 
@@ -31,8 +32,8 @@ def main(arguments: list[str]) -> None:
         "same test rows.",
     )
     parser.add_argument("--ckpt_path", type=str, required=True, help="A .ckpt file, or a run folder (its best).")
-    parser.add_argument("--seed", type=int, default=42, help="Seed of the un-tuned model's head.")
-    parser.add_class_arguments(ReviewDataModule, "data")
+    parser.add_argument("--seed", type=NonNegativeInt, default=42, help="Seed of the un-tuned model's head.")
+    parser.add_class_arguments(ReviewDataModule, "data", skip={"pretrained", "num_labels", "predict_path", "id_column"})
     path = find_checkpoint(parser.parse_args(arguments).ckpt_path)
     checkpoint = read_checkpoint(path)
     set_checkpoint_defaults(parser, checkpoint)
@@ -41,13 +42,15 @@ def main(arguments: list[str]) -> None:
     require_writable(path.parent, "--ckpt_path")
 
     quiet()
-    datamodule = parser.instantiate_classes(config).data
+    options = _init_options(checkpoint)
+    fixed = {name: options[name] for name in ARCHITECTURE}
+    datamodule = ReviewDataModule(**fixed, **config.data.as_dict())
     datamodule.restore(str(path))
     datamodule.check("test")
     reports = {}
     for name, source in {"un-tuned": None, "tuned": str(path)}.items():
         seed_everything(config.seed, verbose=False)
-        model = StarClassifier(**_init_options(checkpoint))
+        model = StarClassifier(**options)
         if source:
             model.restore(source)
         reports[name] = _measure(model, datamodule)

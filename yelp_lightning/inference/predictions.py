@@ -41,15 +41,20 @@ def predictions_table(
     return pa.table(columns)
 
 
-def check_output(output: str) -> None:
+def check_output(output: str, id_column: str | None = None, classes: int = 0) -> None:
     """Refuse an output that could not be written, before any compute.
 
     Args:
         output: ``--output``.
+        id_column: Column of the input that is carried along.
+        classes: Classes ``C``.
 
     Raises:
-        UsageError: If its ending is unknown, it exists already, or its folder cannot be written to.
+        UsageError: If its ending is unknown, it exists already, its folder cannot be written to, or the id column has
+            the name of another.
     """
+    if id_column in ("stars", "expected_stars", *(f"p{star + 1}" for star in range(classes))):
+        raise UsageError(f"`data.id_column` is {id_column!r}, a column of the predictions too: rename the input's.")
     if output == STDOUT:
         return
     path = Path(output)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint
+from yelp_lightning.errors import UsageError
 from yelp_lightning.inference.predictions import check_output, predictions_table, write_predictions
 from yelp_lightning.pretrained import unpack_classifier, unpack_tokenizer
 
@@ -23,13 +24,16 @@ def predict_text(ckpt_path: str, text: str, output: str | None = None) -> None:
     """
     if output is not None:
         check_output(output)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # Python keeps bytes of the command line that are not UTF-8 as surrogates
+        raise UsageError(f"`--text` is not UTF-8 at its character {error.start + 1}: write it in UTF-8.") from error
     probabilities = star_probabilities(find_checkpoint(ckpt_path), text)
-    table = predictions_table(probabilities[None])
     if output is not None:
-        write_predictions(table, output)
+        write_predictions(predictions_table(probabilities[None]), output)
         return
-    (row,) = table.to_pylist()
-    print(f"{row['stars']} star{'s' if row['stars'] > 1 else ''}  (expected {row['expected_stars']:.2f})")
+    stars, expected = probabilities.argmax() + 1, probabilities @ np.arange(1, len(probabilities) + 1)
+    print(f"{stars} star{'s' if stars > 1 else ''}  (expected {expected:.2f})")
     for star, probability in enumerate(probabilities.tolist(), start=1):
         print(f"  {star} star{'s' if star > 1 else ' '}  {probability:.3f}  {'█' * round(40 * probability)}".rstrip())
 

@@ -1,6 +1,8 @@
 """The classifier: a pretrained encoder with a head that reads the stars, as a LightningModule."""
 
-from typing import Any
+import math
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from lightning.pytorch import LightningModule
@@ -8,8 +10,11 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from yelp_lightning import __version__
+from yelp_lightning.checkpoint import read_checkpoint
+from yelp_lightning.errors import UsageError
 from yelp_lightning.modeling.intervals import accuracy_interval, mae_interval
 from yelp_lightning.modeling.metrics import StarMetrics
 from yelp_lightning.modeling.optim import adamw_with_linear_decay
@@ -59,6 +64,41 @@ class StarClassifier(LightningModule):
         self.train_metrics, self.val_metrics, self.test_metrics = (StarMetrics(num_labels) for _ in range(3))
         # What the latest evaluation of a stage measured, in the form of metrics.json.
         self.reports: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    @override
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        hparams_file: None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **options: Any,
+    ) -> Self:
+        """Build the tuned model from a checkpoint alone.
+
+        Lightning's own would ask for the pretrained weights first, which may be gone.
+
+        Args:
+            checkpoint_path: A ``.ckpt`` file that ``fit`` wrote.
+            map_location: Device of the model; None means the CPU.
+            hparams_file: Not used: the checkpoint holds the options.
+            strict: Not used: it is always True.
+            weights_only: Not used: it is always True.
+            **options: Options of this class that replace the checkpoint's, such as ``learning_rate``.
+
+        Returns:
+            The model, in training mode.
+
+        Raises:
+            UsageError: If the file is no checkpoint of this project.
+        """
+        checkpoint = read_checkpoint(Path(checkpoint_path))
+        saved = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
+        model = cls(**{**saved, **options})
+        model._attach(unpack_classifier(checkpoint), unpack_tokenizer(checkpoint["encoder"]))
+        return model.to(map_location or "cpu")
 
     def restore(self, ckpt_path: str) -> None:
         """Build the model from a checkpoint alone: the pretrained folder and the network are not asked.
@@ -163,14 +203,23 @@ class StarClassifier(LightningModule):
 
         Returns:
             Lightning's optimizer and scheduler config.
+
+        Raises:
+            UsageError: If the run has no end.
         """
         assert self.model is not None, "configure_model has not run"
+        total_steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total_steps):
+            raise UsageError(
+                "`--trainer.max_epochs` is -1 without --trainer.max_steps, but the learning rate falls to 0 over the "
+                "whole run, whose length must be known: give one of them."
+            )
         optimizer, schedule = adamw_with_linear_decay(
             self.model,
             self.hparams["learning_rate"],
             self.hparams["weight_decay"],
             self.hparams["warmup_ratio"],
-            int(self.trainer.estimated_stepping_batches),
+            int(total_steps),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -186,15 +235,6 @@ class StarClassifier(LightningModule):
         checkpoint["reports"] = self.reports
         checkpoint["yelp_lightning_version"] = __version__
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let ``load_from_checkpoint`` work without the pretrained folder.
-
-        Args:
-            checkpoint: What ``on_save_checkpoint`` completed.
-        """
-        if self.model is None:
-            self._attach(unpack_classifier(checkpoint), unpack_tokenizer(checkpoint["encoder"]))
-
     def _step(self, stage: str, batch: Batch) -> Tensor:
         logits = self(batch["input_ids"], batch["attention_mask"])
         loss = cross_entropy(logits, batch["labels"])
@@ -209,7 +249,8 @@ class StarClassifier(LightningModule):
         confusion = np.array(matrix)
         named = {f"{stage}/{name}": value for name, value in values.items()}
         self.reports[stage] = {
-            **named,
+            # json knows no nan: what is undefined is null there.
+            **{name: value if math.isfinite(value) else None for name, value in named.items()},
             f"{stage}/n": int(confusion.sum()),
             f"{stage}/accuracy_interval": list(accuracy_interval(confusion)),
             f"{stage}/mae_interval": list(mae_interval(confusion)),

@@ -42,6 +42,21 @@ class StarWithinOne(MeanMetric):
         super().update(((logits.argmax(-1) - labels).abs() <= 1).float())
 
 
+class StarCalibrationError(MulticlassCalibrationError):
+    """Expected calibration error, 15 equal bins, of the most probable stars."""
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: ``(B, C)`` float.
+            labels: ``(B,)`` int64.
+        """
+        # torchmetrics 1.9 takes logits that all lie in [0, 1] for probabilities, and gives a probability of exactly 1
+        # a sixteenth bin; 1 - 2**-24 is the float32 just below 1.
+        super().update(logits.softmax(-1).clamp(max=1 - 2**-24), labels)
+
+
 class StarMetrics(torch.nn.Module):
     """All metrics of one stage: loss, accuracy, macro_f1, mae, within_1, qwk, ece and the confusion matrix.
 
@@ -61,7 +76,7 @@ class StarMetrics(torch.nn.Module):
                 "mae": StarMeanAbsoluteError(),
                 "within_1": StarWithinOne(),
                 "qwk": MulticlassCohenKappa(weights="quadratic", **options),
-                "ece": MulticlassCalibrationError(n_bins=15, norm="l1", **options),
+                "ece": StarCalibrationError(n_bins=15, norm="l1", **options),
             }
         )
         self.confusion = MulticlassConfusionMatrix(**options)
@@ -83,6 +98,7 @@ class StarMetrics(torch.nn.Module):
 
         Returns:
             The metrics by name, and the confusion matrix: one row per true class, one column per predicted class.
+            ``qwk`` is nan where all rows have one class and were given it, as in scikit-learn.
         """
         values = {"loss": self.loss.compute(), **self.scores.compute()}
         confusion = self.confusion.compute()

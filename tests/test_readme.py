@@ -1,0 +1,82 @@
+"""The README: its file tree is that of the docstrings, its commands and options exist."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from yelp_lightning.__main__ import COMMANDS
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FOLDERS = ("yelp_lightning", "configs", "benchmarks", "tests")
+
+
+def summary(path: Path) -> str:
+    """First line of a file's docstring, or of its leading comment."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    return text.partition("\n")[0].removeprefix("# ")
+
+
+def tree() -> str:
+    """The README's file tree: one line a file."""
+    lines = []
+    for folder in FOLDERS:
+        files = [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml")]
+        files = [path for path in files if summary(path)]
+        files.sort(key=lambda path: (path.parent, path.name))
+        lines += [f"{path.relative_to(ROOT)!s:<39} {summary(path)}" for path in files]
+    return "\n".join(lines)
+
+
+def test_file_tree_is_that_of_the_docstrings() -> None:
+    assert README.rstrip().endswith(f"```\n{tree()}\n```"), f"The README must end with this tree:\n{tree()}"
+
+
+def test_every_module_says_what_it_is() -> None:
+    modules = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    assert [path for path in modules if not summary(path)] == []
+
+
+def test_commands_in_the_readme_exist() -> None:
+    used = re.findall(r"(?:python -m yelp_lightning|yelp-lightning) (\w+)", README)
+    assert set(COMMANDS) <= set(used)
+    assert set(used) <= set(COMMANDS)
+
+
+def test_files_in_the_readme_exist() -> None:
+    named = re.findall(r"(?:configs|benchmarks|tests|yelp_lightning)/[\w./-]+\.(?:yaml|py|md|json)", README)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_options_in_the_readme_exist(command: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "yelp_lightning", command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    lines = [line for line in README.splitlines() if f"yelp_lightning {command} " in line]
+    options = {option for line in lines for option in re.findall(r"(--[a-z_.]+)", line)}
+    assert options
+    assert [option for option in options if option not in process.stdout] == []
+
+
+def test_every_option_of_ours_is_documented() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "yelp_lightning", "predict", "--help"], capture_output=True, text=True, check=True,
+        cwd=ROOT, env={"COLUMNS": "1000", "PATH": ""},
+    )  # fmt: skip
+    entries = re.findall(r"^ +--((?:data|model)\.\w+|output|text|ckpt_path) .*\n(.*)", process.stdout, re.MULTILINE)
+    ours = [(name, line) for name, line in entries if not name.endswith(".help")]
+    assert len(ours) >= 20
+    for name, line in ours:
+        assert len(line.strip()) > 20, f"--{name} has no description"
+        assert "--" not in line.split()[0], f"--{name} has no description"
