@@ -336,7 +336,7 @@ class YelpCLI(LightningCLI):
             write_predictions(predictions_table(merged["probabilities"][order], ids, id_column), output)
 
     def _gather(self, local: dict[str, torch.Tensor]) -> dict[str, Any]:
-        parts: list[Any] = [{name: tensor.float().cpu().numpy() for name, tensor in local.items()}]
+        parts: list[Any] = [{name: tensor.cpu().numpy() for name, tensor in local.items()}]
         if self.trainer.world_size > 1:
             parts = parts * self.trainer.world_size
             torch.distributed.all_gather_object(parts, parts[0])

@@ -137,9 +137,9 @@ def test_logits_between_0_and_1_are_no_probabilities() -> None:
 
 
 def test_certainty_shares_the_last_bin() -> None:
-    # Confidences 1 (right) and 0.95 (wrong) lie in one bin: |1/2 - 0.975|.
+    # Confidences 1 (wrong) and 0.95 (right) lie in one bin: |1/2 - 0.975|; apart, they would give (1 + 0.05) / 2.
     sure, nearly = [100.0, 0, 0, 0, 0], [math.log(0.95), *[math.log(0.0125)] * 4]
-    values, _ = measure(torch.tensor([sure, nearly]), torch.tensor([0, 1]), [])
+    values, _ = measure(torch.tensor([sure, nearly]), torch.tensor([1, 0]), [])
     assert values["ece"] == pytest.approx(abs(0.5 - 0.975), abs=1e-6)
 
 

@@ -119,6 +119,8 @@ class ReviewDataModule(LightningDataModule):
         Raises:
             UsageError: If an option, a file or a row is wrong.
         """
+        if self.hparams["num_labels"] < 2:
+            raise UsageError("`model.num_labels` is 1, but a classifier needs classes: give at least 2.")
         limit = max_positions(self.tokenizer_source)
         max_length = self.hparams["max_length"]
         if not 3 <= max_length <= limit:
