@@ -27,10 +27,12 @@ test: .venv/dev
 	$(PYTHON) -m venv .venv
 
 .venv/quickstart: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing the pinned versions into .venv: one to a few minutes"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[embedded]"
 	touch $@
 
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing the pinned versions and the development tools into .venv: one to a few minutes"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 

@@ -44,3 +44,12 @@ def test_metrics_and_predictions_equal_those_of_one_device(trained: Path, tmp_pa
     for one, two in zip(predicted["one"], predicted["two"], strict=True):
         assert two == pytest.approx(one, abs=1e-5)
     shutil.rmtree(tmp_path / "one")
+
+
+def test_standard_input_is_refused_before_a_second_process_starts(trained: Path) -> None:
+    process = run_process("predict", "--ckpt_path", trained, "--data.predict_path", "-", *TWO, input="good\n", cwd=ROOT)
+    assert process.returncode == 2
+    assert process.stderr.strip().splitlines()[-1] == (
+        "error: `--data.predict_path` is '-', which only one process can read, but there are 2: give a file, or "
+        "--trainer.devices 1."
+    )

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint
 from yelp_lightning.data.datamodule import ReviewDataModule
+from yelp_lightning.data.tables import STDIN
 from yelp_lightning.errors import UsageError
 from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import require_writable
@@ -320,6 +321,11 @@ class YelpCLI(LightningCLI):
         if text is not None and self.datamodule.predict_path is not None:
             raise UsageError(
                 f"`--text` is given together with --data.predict_path {self.datamodule.predict_path}: give one of them."
+            )
+        if self.datamodule.predict_path == STDIN and self.trainer.world_size > 1:
+            raise UsageError(
+                f"`--data.predict_path` is {STDIN!r}, which only one process can read, but there are "
+                f"{self.trainer.world_size}: give a file, or --trainer.devices 1."
             )
         if text is not None:
             self.datamodule.predict_texts([text])
