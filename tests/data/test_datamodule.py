@@ -301,7 +301,13 @@ def test_check(
 def test_check_tokenizes_nothing(module: Callable[..., ReviewDataModule], tmp_path: Path, stage: str) -> None:
     for max_length in (3, 512):
         module(max_length=max_length).check(stage)
-    assert not (tmp_path / "cache").exists()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_check_needs_a_writable_cache(module: Callable[..., ReviewDataModule], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"`data.cache_dir` is .* which cannot be written to"):
+        module(cache_dir=str(tmp_path / "file" / "cache")).check("fit")
 
 
 def test_own_validation_file_with_too_few_rows(module: Callable[..., ReviewDataModule], tmp_path: Path) -> None:

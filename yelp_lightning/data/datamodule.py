@@ -128,11 +128,11 @@ class ReviewDataModule(LightningDataModule):
                 f"`data.max_length` is {max_length}, but {self.hparams['pretrained']} takes 3 to {limit} tokens: "
                 f"give at {'least 3' if max_length < 3 else f'most {limit}'}."
             )
-        if stage != "predict":
-            require_writable(Path(self.hparams["cache_dir"]).expanduser(), "data.cache_dir")
         for split in STAGE_SPLITS[stage]:
             if split not in self._tokens:
                 self.rows(split)
+        if stage != "predict":
+            require_writable(Path(self.hparams["cache_dir"]).expanduser(), "data.cache_dir")
 
     def rows(self, split: str) -> "Dataset":
         """The chosen rows of a split, with their texts.
