@@ -106,6 +106,18 @@ def fit_options(tiny_bert: Path, reviews: Path, run: Path) -> list[object]:
     ]  # fmt: skip
 
 
+@pytest.fixture
+def fit_refused(refused: Callable[..., str], tiny_bert: Path, reviews: Path, tmp_path: Path) -> Callable[..., str]:
+    """Run a `fit` that would succeed but for the options given; it must leave nothing in its run folder."""
+
+    def run(*arguments: object) -> str:
+        found = refused("fit", *fit_options(tiny_bert, reviews, tmp_path / "run"), *arguments)
+        assert not list((tmp_path / "run").glob("*"))
+        return found
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def trained(tiny_bert: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of a finished training. Not to be written to: copy it."""

@@ -16,18 +16,6 @@ from yelp_lightning.__main__ import COMMANDS
 WAY_OUT = "give a best.ckpt or last.ckpt that `fit` wrote."
 
 
-@pytest.fixture
-def fit_refused(refused: Callable[..., str], tiny_bert: Path, reviews: Path, tmp_path: Path) -> Callable[..., str]:
-    """Run a `fit` that would succeed but for the options given; it must leave nothing in its run folder."""
-
-    def run(*arguments: object) -> str:
-        found = refused("fit", *fit_options(tiny_bert, reviews, tmp_path / "run"), *arguments)
-        assert not list((tmp_path / "run").glob("*"))
-        return found
-
-    return run
-
-
 def files(folder: Path) -> dict[str, int]:
     """Every file below a folder and when it was last written."""
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import fit_options
 
 from yelp_lightning.cli import refuse_idle_training
 from yelp_lightning.errors import UsageError
@@ -13,18 +12,6 @@ from yelp_lightning.options import refused_by_trainer, sentence
 
 TRAIN_SIZE = "`--data.train_size` is {}, but must be a whole number of at least 1: give such a value."
 NO_OPTION = "`{}` is no option of this command: did you mean `{}`?"
-
-
-@pytest.fixture
-def fit_refused(refused: Callable[..., str], tiny_bert: Path, reviews: Path, tmp_path: Path) -> Callable[..., str]:
-    """Run a `fit` that would succeed but for the options given; it must leave nothing in its run folder."""
-
-    def run(*arguments: object) -> str:
-        found = refused("fit", *fit_options(tiny_bert, reviews, tmp_path / "run"), *arguments)
-        assert not list((tmp_path / "run").glob("*"))
-        return found
-
-    return run
 
 
 @pytest.fixture
