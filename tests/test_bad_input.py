@@ -280,7 +280,7 @@ def test_another_architecture_than_the_checkpoints(
         )
         assert found == (
             f"`{option}` is {value}, but {trained / 'best.ckpt'} was trained with {saved or repr(str(tiny_bert))}: "
-            "leave the option out, or train a new run with it."
+            "leave the option out (the run's own config.yaml has the same value), or train a new run."
         )
         assert not (tmp_path / "run").exists()
 
@@ -309,7 +309,7 @@ def test_measuring_on_the_training_file(
     for command in ("test", "compare"):
         found = refused(command, "--ckpt_path", trained_on_one_file, *options)
         assert found == (
-            f"`data.source` is '{source}', the single file that {trained_on_one_file} was trained on: "
+            f"`data.source` is '{source}', the file that {trained_on_one_file} was trained on: "
             "give --data.source a file or folder with reviews that it has not seen."
         )
 
@@ -454,3 +454,37 @@ def test_any_words_are_a_text(cli: Callable[..., None], trained: Path, tmp_path:
     for name, options in {"quick.csv": [], "full.csv": ["--trainer.devices", 1]}.items():
         cli("predict", "--ckpt_path", trained, "--text", text, "--output", tmp_path / name, *options)
     assert (tmp_path / "quick.csv").read_bytes() == (tmp_path / "full.csv").read_bytes()
+
+
+def test_going_on_without_anything_to_do(refused: Callable[..., str], trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    options = ["--ckpt_path", "last", "--trainer.default_root_dir", run]
+    found = refused("fit", "--config", run / "config.yaml", *options)
+    assert "already, where this run ends too: give larger --trainer.max_epochs" in found
+
+
+def test_resuming_in_another_runs_folder(refused: Callable[..., str], trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "other")
+    before = (run / "best.ckpt").stat().st_mtime_ns
+    options = ["--ckpt_path", trained / "last.ckpt", "--trainer.default_root_dir", run]
+    found = refused("fit", "--config", trained / "config.yaml", *options)
+    assert "which already holds a finished run" in found
+    assert (run / "best.ckpt").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_other_rows_than_the_run_had(refused: Callable[..., str], trained: Path, tmp_path: Path, command: str) -> None:
+    other = write_jsonl(tmp_path / "other.jsonl", [review(number) for number in range(50)])
+    options = ["--ckpt_path", trained / "last.ckpt", "--trainer.default_root_dir", tmp_path / "run"]
+    found = refused(command, *options, "--data.source", other)
+    assert found.startswith(f"`data.source` is {str(other)!r}, but {trained / 'last.ckpt'} was trained with ")
+
+
+def test_training_file_of_the_folder(refused: Callable[..., str], trained: Path, reviews: Path) -> None:
+    found = refused("test", "--ckpt_path", trained, "--data.source", reviews / "train.jsonl")
+    assert f"the file that {trained / 'best.ckpt'} was trained on" in found
+
+
+def test_text_and_label_in_one_column(fit_refused: Callable[..., str]) -> None:
+    found = fit_refused("--data.text_column", "label")
+    assert found.startswith("`data.text_column` and `data.label_column` are both 'label'")

@@ -226,6 +226,55 @@ def test_max_steps_inside_the_first_epoch_ends_with_a_validation(
     assert (run / "model" / "model.safetensors").is_file()
 
 
+def test_last_is_the_last_epoch_and_best_the_best(
+    tiny_bert: Path, reviews: Path, cli: Callable[..., None], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    # A learning rate of nothing: every epoch is as good as the first, which stays the best.
+    cli("fit", *fit_options(tiny_bert, reviews, run), "--trainer.max_epochs", 3, "--model.learning_rate", 1e-30)
+    best, last = (torch.load(run / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert 3 * best["global_step"] == last["global_step"]
+
+
+def test_a_run_that_ended_by_max_steps_goes_on(
+    tiny_bert: Path, reviews: Path, cli: Callable[..., None], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    options = fit_options(tiny_bert, reviews, run)
+    cli("fit", *options, "--data.train_size", 24, "--trainer.max_steps", 3)
+    cli("fit", *options, "--data.train_size", 24, "--trainer.max_epochs", 4, "--ckpt_path", "last")
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] > 3
+
+
+def test_moved_run_keeps_its_best(trained: Path, cli: Callable[..., None], tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "moved")
+    cli("test", "--ckpt_path", run)
+    before = metrics(run)
+    # Two more epochs that learn nothing new: the best is still that of the first ones.
+    options = ["--ckpt_path", "last", "--trainer.default_root_dir", run, "--trainer.max_epochs", 3]
+    cli("fit", "--config", run / "config.yaml", *options, "--trainer.limit_train_batches", 1)
+    after = metrics(run)
+    assert after["val/accuracy"] >= before["val/accuracy"]
+    # What was tested is kept only if the model is the same.
+    assert ("test/accuracy" in after) == (after["val/loss"] == before["val/loss"])
+
+
+def test_fast_dev_run_leaves_nothing(tiny_bert: Path, reviews: Path, cli: Callable[..., None], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    cli("fit", *fit_options(tiny_bert, reviews, run), "--trainer.fast_dev_run", "true")
+    assert [path.name for path in run.iterdir() if path.suffix in (".ckpt", ".json", ".yaml")] == []
+
+
+def test_blank_reviews_are_counted(
+    trained: Path, cli: Callable[..., None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.txt").write_text("good\n\n  \nbad\n", encoding="utf-8")
+    source, output = tmp_path / "in.txt", tmp_path / "out.csv"
+    cli("predict", "--ckpt_path", trained, "--data.predict_path", source, "--output", output)
+    assert "warning: 2 of the reviews are blank" in capfd.readouterr().err
+    assert len(read_csv(tmp_path / "out.csv")) == 4
+
+
 def test_killed_fit_leaves_no_half_file(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "yelp_lightning", "fit", *map(str, fit_options(tiny_bert, reviews, run))]

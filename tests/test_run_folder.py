@@ -15,7 +15,7 @@ from conftest import review
 from yelp_lightning.checkpoint import read_checkpoint
 from yelp_lightning.errors import UsageError
 from yelp_lightning.pretrained import star_names, unpack_classifier, unpack_tokenizer
-from yelp_lightning.run_folder import AtomicCheckpointIO, best_and_last, claim, finish, write_metrics
+from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, claim, finish, write_metrics
 
 TEXTS = [str(review(number)["text"]) for number in range(7)]
 
@@ -80,9 +80,7 @@ def test_metrics_keep_the_contract(trained: Path) -> None:
 def test_best_is_the_best_epoch(trained: Path) -> None:
     metrics = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
     (callback,) = (
-        state
-        for name, state in read_checkpoint(trained / "last.ckpt")["callbacks"].items()
-        if "ModelCheckpoint" in name
+        state for name, state in read_checkpoint(trained / "last.ckpt")["callbacks"].items() if "BestCheckpoint" in name
     )
     assert metrics["val/accuracy"] == pytest.approx(callback["best_model_score"].item())
 
@@ -124,9 +122,9 @@ def test_each_stage_keeps_its_own_metrics(trained: Path, tmp_path: Path) -> None
 
 
 def test_a_new_folder_is_claimed(tmp_path: Path) -> None:
-    claim(str(tmp_path / "a" / "run"), resuming=False)
+    claim(str(tmp_path / "a" / "run"))
     assert list((tmp_path / "a" / "run").iterdir()) == []
-    claim(str(tmp_path / "a" / "run"), resuming=False)  # still empty
+    claim(str(tmp_path / "a" / "run"))  # still empty
 
 
 def test_a_finished_run_is_refused(trained: Path) -> None:
@@ -134,24 +132,24 @@ def test_a_finished_run_is_refused(trained: Path) -> None:
     with pytest.raises(
         UsageError, match=rf"`trainer\.default_root_dir` is '{trained}', which already holds a finished"
     ):
-        claim(str(trained), resuming=False)
-    claim(str(trained), resuming=True)
+        claim(str(trained))
+    claim(str(trained), str(trained / "last.ckpt"))
     assert contents(trained) == before
 
 
 def test_an_unfinished_run_is_refused(trained: Path, tmp_path: Path) -> None:
     shutil.copy(trained / "last.ckpt", tmp_path)
     with pytest.raises(UsageError, match=r"which holds an unfinished run: go on with it by --ckpt_path last, or give"):
-        claim(str(tmp_path), resuming=False)
-    claim(str(tmp_path), resuming=True)
+        claim(str(tmp_path), str(trained / "last.ckpt"))
+    claim(str(tmp_path), str(tmp_path / "last.ckpt"))
 
 
 def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        for resuming in (False, True):
+        for checkpoint in (None, str(folder / "last.ckpt")):
             with pytest.raises(UsageError, match=r"`trainer\.default_root_dir` is .* cannot be written to \("):
-                claim(str(folder), resuming)
+                claim(str(folder), checkpoint)
 
 
 def test_checkpoint_io_reads_what_it_wrote(trained: Path, tmp_path: Path) -> None:
@@ -176,6 +174,10 @@ def test_checkpoint_io_never_swallows_an_error(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["taken.ckpt"]
 
 
-def test_best_and_last_watch_the_validation_accuracy(tmp_path: Path) -> None:
-    callback = best_and_last(str(tmp_path))
-    assert (callback.monitor, callback.mode, callback.save_last) == ("val/accuracy", "max", True)
+def test_a_moved_folder_keeps_its_best_score(tmp_path: Path) -> None:
+    state = {**BestCheckpoint("elsewhere").state_dict(), "best_model_score": torch.tensor(0.9)}
+    callback = BestCheckpoint(str(tmp_path))
+    (tmp_path / "best.ckpt").touch()
+    callback.load_state_dict(state)
+    assert callback.best_model_score == 0.9
+    assert callback.best_k_models == {str(tmp_path / "best.ckpt"): torch.tensor(0.9)}

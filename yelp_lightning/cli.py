@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,15 @@ from yelp_lightning.files import require_writable
 from yelp_lightning.inference.predictions import STDOUT, check_output, predictions_table, write_predictions
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.options import OptionParser, refused_by_trainer
-from yelp_lightning.run_folder import AtomicCheckpointIO, SaveRunConfig, best_and_last, claim, finish, write_metrics
+from yelp_lightning.run_folder import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    LastCheckpoint,
+    SaveRunConfig,
+    claim,
+    finish,
+    write_metrics,
+)
 from yelp_lightning.throughput import Throughput
 
 PROGRAM = "python -m yelp_lightning"
@@ -35,6 +43,8 @@ PROGRAM = "python -m yelp_lightning"
 OUR_WAY = {"weights_only", "return_predictions", "verbose", "ckpt_path"}
 # What a checkpoint fixes: another value needs another run.
 ARCHITECTURE = ("pretrained", "num_labels")
+# What decides the rows of train and validation: a run that goes on, or is validated again, keeps them.
+ROWS = ("source", "text_column", "label_column", "label_offset", "sampling", "seed", "train_size", "val_size")
 # Lightning takes 0 and less of these; -1 of max_* means no limit.
 NEVER_ZERO = {
     "max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "val_check_interval",
@@ -44,6 +54,8 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 3,
     "default_root_dir": "checkpoints/run",
     "log_every_n_steps": 10,
+    # A line says how many parameters are trained (StarClassifier.on_fit_start).
+    "enable_model_summary": False,
     # The data module's batches know their device; Lightning's own sampler would measure some rows twice.
     "use_distributed_sampler": False,
     # The whole config is logged instead (SaveRunConfig).
@@ -65,7 +77,7 @@ def set_checkpoint_defaults(parser: LightningArgumentParser, checkpoint: dict[st
 
 
 def refuse_training_file(source: str, path: Path, checkpoint: dict[str, Any]) -> None:
-    """Refuse to test on the single file that a run was trained on.
+    """Refuse to test on the file that a run was trained on.
 
     Args:
         source: ``data.source``.
@@ -75,10 +87,10 @@ def refuse_training_file(source: str, path: Path, checkpoint: dict[str, Any]) ->
     Raises:
         UsageError: If it is that file.
     """
-    trained_on = checkpoint["datamodule_hyper_parameters"]["source"]
-    if Path(source).is_file() and Path(source).resolve() == Path(trained_on).resolve():
+    trained_on, file = Path(checkpoint["datamodule_hyper_parameters"]["source"]).resolve(), Path(source).resolve()
+    if file.is_file() and (file == trained_on or (file.parent == trained_on and file.stem == "train")):
         raise UsageError(
-            f"`data.source` is {source!r}, the single file that {path} was trained on: "
+            f"`data.source` is {source!r}, the file that {path} was trained on: "
             "give --data.source a file or folder with reviews that it has not seen."
         )
 
@@ -185,7 +197,9 @@ class YelpCLI(LightningCLI):
             self._subcommand_parsers[command].set_defaults({"trainer.default_root_dir": str(path.parent)})
         super().parse_arguments(parser, args)
         self.config[command].ckpt_path = str(path)
-        self._refuse_other_architecture(path)
+        self._refuse_other("model", ARCHITECTURE, path)
+        if command in ("fit", "validate"):
+            self._refuse_other("data", ROWS, path)
         if command == "test":
             refuse_training_file(self.config[command].data.source, path, self.checkpoint)
 
@@ -203,14 +217,16 @@ class YelpCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Done in ``parse_arguments``."""
 
-    def _refuse_other_architecture(self, path: Path) -> None:
+    def _refuse_other(self, group: str, names: Sequence[str], path: Path) -> None:
         assert self.checkpoint is not None
-        for name in ARCHITECTURE:
-            typed, saved = self.config[self.config.subcommand].model[name], self.checkpoint["hyper_parameters"][name]
-            if typed != saved:
+        saved = self.checkpoint["hyper_parameters" if group == "model" else "datamodule_hyper_parameters"]
+        for name in names:
+            typed = self.config[self.config.subcommand][group][name]
+            if typed != saved[name]:
+                other = "measure other reviews by `test`" if self.config.subcommand == "validate" else "train a new run"
                 raise UsageError(
-                    f"`model.{name}` is {typed!r}, but {path} was trained with {saved!r}: "
-                    "leave the option out, or train a new run with it."
+                    f"`{group}.{name}` is {typed!r}, but {path} was trained with {saved[name]!r}: "
+                    f"leave the option out (the run's own config.yaml has the same value), or {other}."
                 )
 
     @override
@@ -229,8 +245,9 @@ class YelpCLI(LightningCLI):
             others = [] if config["logger"] in (None, True) else _as_list(config["logger"])
             config["logger"] = [csv_logger, *others]
             config["callbacks"] = [*_as_list(config["callbacks"]), LearningRateMonitor("step"), Throughput()]
-        if self.subcommand == "fit" and config["enable_checkpointing"] is not False and not config["barebones"]:
-            config["callbacks"] = [*_as_list(config["callbacks"]), best_and_last(config["default_root_dir"])]
+        if self.subcommand == "fit" and self._keeps_checkpoints():
+            keep = [BestCheckpoint(config["default_root_dir"]), LastCheckpoint(config["default_root_dir"])]
+            config["callbacks"] = [*_as_list(config["callbacks"]), *keep]
         if self.subcommand == "fit":
             refuse_idle_training(config)
         try:
@@ -256,16 +273,27 @@ class YelpCLI(LightningCLI):
             **kwargs: Of ``Trainer.fit``.
         """
         self.trainer.fit(**kwargs, ckpt_path=self._get(self.config, "ckpt_path"))
+        if self.checkpoint is not None and self.trainer.global_step <= self.checkpoint["global_step"]:
+            raise UsageError(
+                f"`--ckpt_path` {self._get(self.config, 'ckpt_path')} is at optimizer step {self.trainer.global_step} "
+                "already, where this run ends too: give larger --trainer.max_epochs and --trainer.max_steps."
+            )
+        if not self._keeps_checkpoints():
+            return
+        # --trainer.max_steps or max_time may have ended the run after its latest, or even before its first validation.
         best = Path(self.trainer.default_root_dir) / BEST
-        if self._keeps_checkpoints() and not self.trainer.strategy.broadcast(best.exists()):
-            # --trainer.max_steps or max_time ended the run before its first validation.
-            self.trainer.save_checkpoint(best.with_name(LAST))
+        if not any(
+            isinstance(kept, LastCheckpoint) and kept.is_current(self.trainer)
+            for kept in self.trainer.checkpoint_callbacks
+        ):
+            self.trainer.save_checkpoint(best.with_name(LAST), weights_only=False)
+        if not self.trainer.strategy.broadcast(best.exists()):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
-            self.trainer.save_checkpoint(best)
+            self.trainer.save_checkpoint(best, weights_only=False)
 
     def before_fit(self) -> None:
         """Check run folder and data before anything is loaded or trained."""
-        claim(self.trainer.default_root_dir, resuming=self.checkpoint is not None)
+        claim(self.trainer.default_root_dir, self._get(self.config, "ckpt_path"))
         self.datamodule.check("fit")
 
     def after_fit(self) -> None:
@@ -279,7 +307,8 @@ class YelpCLI(LightningCLI):
         print(f'Use it:      python -m yelp_lightning predict --ckpt_path {folder} --text "..."')
 
     def _keeps_checkpoints(self) -> bool:
-        return bool(self.trainer.checkpoint_callbacks) and not self._get(self.config, "trainer").fast_dev_run
+        options = self._get(self.config, "trainer")
+        return options.enable_checkpointing is not False and not options.barebones and not options.fast_dev_run
 
     def validate(self, **kwargs: Any) -> None:
         """Measure the checkpoint on the validation rows.
@@ -305,7 +334,7 @@ class YelpCLI(LightningCLI):
         path = self._get(self.config, "ckpt_path")
         getattr(self.trainer, command)(**kwargs, ckpt_path=path, verbose=False)
         if self.trainer.is_global_zero:
-            report = self.model.reports[stage]
+            report = {**self.model.reports[stage], f"{stage}/source": self.datamodule.hparams["source"]}
             write_metrics(folder, stage, report)
             name = {"val": "validation", "test": "test"}[stage]
             print_metrics(f"{path} on the {name} rows", {"tuned": report}, stage)
@@ -331,6 +360,9 @@ class YelpCLI(LightningCLI):
             self.datamodule.predict_texts([text])
         self.datamodule.check("predict")
         check_output(output, self.datamodule.id_column, self.model.hparams["num_labels"])
+        blank = sum(not review.strip() for review in self.datamodule.rows("predict")["text"])
+        if blank and self.trainer.is_global_zero:
+            print(f"warning: {blank} of the reviews are blank; their stars mean nothing", file=sys.stderr)
         path = self._get(self.config, "ckpt_path")
         batches: Any = self.trainer.predict(**kwargs, ckpt_path=path, return_predictions=True)
         merged = self._gather({name: torch.cat([batch[name] for batch in batches]) for name in batches[0]})

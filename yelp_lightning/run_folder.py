@@ -92,39 +92,68 @@ class SaveRunConfig(SaveConfigCallback):
                 logger.log_hyperparams(self.config.as_dict())
 
 
-def best_and_last(run_folder: str) -> ModelCheckpoint:
-    """The callback that keeps ``best.ckpt`` (by validation accuracy) and ``last.ckpt``.
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps ``best.ckpt``, by validation accuracy.
 
     Args:
-        run_folder: Where they are kept.
-
-    Returns:
-        Lightning's callback.
+        run_folder: Where it is kept.
     """
-    return ModelCheckpoint(
-        dirpath=run_folder,
-        filename=BEST.removesuffix(".ckpt"),
-        monitor=MONITOR,
-        mode="max",
-        save_last=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
+
+    def __init__(self, run_folder: str) -> None:
+        super().__init__(run_folder, BEST.removesuffix(".ckpt"), MONITOR, mode="max", enable_version_counter=False)
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning forgets the best score where the folder's name differs, and the next epoch would replace a better
+        # one. A run folder may be moved, copied, or named by another path; its best stays its best.
+        best = Path(str(self.dirpath)) / BEST
+        if best.exists():
+            moved = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
+            state_dict = {**state_dict, **moved, "best_k_models": {str(best): state_dict["best_model_score"]}}
+        super().load_state_dict(state_dict)
 
 
-def claim(run_folder: str, resuming: bool) -> None:
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps ``last.ckpt``, the state after the latest validation.
+
+    Lightning's ``save_last`` keeps the latest *best* state instead.
+
+    Args:
+        run_folder: Where it is kept.
+    """
+
+    def __init__(self, run_folder: str) -> None:
+        super().__init__(run_folder, LAST.removesuffix(".ckpt"), enable_version_counter=False)
+
+    def is_current(self, trainer: Trainer) -> bool:
+        """Whether the file holds the latest optimizer step.
+
+        Args:
+            trainer: The trainer.
+
+        Returns:
+            False if there have been steps since the latest validation.
+        """
+        return bool(self._last_global_step_saved == trainer.global_step)
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """There is one file of one name: nothing to remember."""
+
+
+def claim(run_folder: str, checkpoint_file: str | None = None) -> None:
     """Make sure that a run folder may be written to and holds no other run.
 
     Args:
         run_folder: ``trainer.default_root_dir``.
-        resuming: Whether the run goes on from a checkpoint, and so may own the folder already.
+        checkpoint_file: The checkpoint that the run goes on from; a run goes on in its own folder.
 
     Raises:
         UsageError: If it cannot be written to, or holds a run.
     """
     folder = Path(run_folder)
     require_writable(folder, "trainer.default_root_dir")
-    if resuming:
+    if checkpoint_file and Path(checkpoint_file).resolve().parent == folder.resolve():
         return
     if (folder / METRICS).exists():
         raise UsageError(
@@ -161,7 +190,24 @@ def finish(run_folder: str) -> dict[str, Any]:
     with atomic_folder(folder / MODEL) as model:
         unpack_classifier(checkpoint).save_pretrained(model)
         unpack_tokenizer(checkpoint["encoder"]).save_pretrained(model)
-    return write_metrics(folder, "val", checkpoint["reports"]["val"])
+    report = checkpoint["reports"]["val"]
+    if (folder / METRICS).exists() and not report.items() <= read_metrics(folder).items():
+        # A resumed run found a better model: what was measured of the old one is not its own.
+        (folder / METRICS).unlink()
+    return write_metrics(folder, "val", report)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read ``metrics.json``.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        Its content; nothing where there is no such file.
+    """
+    path = folder / METRICS
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def write_metrics(folder: Path, stage: str, report: dict[str, Any]) -> dict[str, Any]:
@@ -176,10 +222,8 @@ def write_metrics(folder: Path, stage: str, report: dict[str, Any]) -> dict[str,
         The whole content: every stage's latest report under its own keys, and the latest stage's ``n`` and
         ``confusion_matrix`` under those names as well.
     """
-    path = folder / METRICS
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     latest = {"stage": stage, "n": report[f"{stage}/n"], "confusion_matrix": report[f"{stage}/confusion_matrix"]}
-    metrics = {**metrics, **latest, **report}
-    with atomic_file(path) as temporary:
+    metrics = {**read_metrics(folder), **latest, **report}
+    with atomic_file(folder / METRICS) as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return metrics

@@ -119,6 +119,11 @@ class ReviewDataModule(LightningDataModule):
         Raises:
             UsageError: If an option, a file or a row is wrong.
         """
+        if self.hparams["text_column"] == self.hparams["label_column"]:
+            raise UsageError(
+                f"`data.text_column` and `data.label_column` are both {self.hparams['text_column']!r}: "
+                "name the column of the reviews and that of their stars."
+            )
         if self.hparams["num_labels"] < 2:
             raise UsageError("`model.num_labels` is 1, but a classifier needs classes: give at least 2.")
         limit = max_positions(self.tokenizer_source)

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -137,6 +138,11 @@ class StarClassifier(LightningModule):
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits.float()
 
+    def on_fit_start(self) -> None:
+        """Say what is trained."""
+        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        rank_zero_info(f"Fine-tuning {trained / 1e6:.1f} M parameters, from {self.source}")
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one training batch.
 
@@ -184,8 +190,10 @@ class StarClassifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics; its loss is logged step by step."""
+        if not self.train_metrics.loss.update_called:  # a resumed run closes an epoch that had been trained to its end
+            return
         values = {name: value for name, value in self._measure("train").items() if name != "train/loss"}
-        self.log_dict(values, sync_dist=False, rank_zero_only=True)
+        self.log_dict(values, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log exact validation metrics."""
