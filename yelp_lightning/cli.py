@@ -223,7 +223,8 @@ class YelpCLI(LightningCLI):
         for name in names:
             typed = self.config[self.config.subcommand][group][name]
             if typed != saved[name]:
-                other = "measure other reviews by `test`" if self.config.subcommand == "validate" else "train a new run"
+                measured = group == "data" and self.config.subcommand == "validate"
+                other = "measure other reviews by `test`" if measured else "train a new run"
                 raise UsageError(
                     f"`{group}.{name}` is {typed!r}, but {path} was trained with {saved[name]!r}: "
                     f"leave the option out (the run's own config.yaml has the same value), or {other}."
