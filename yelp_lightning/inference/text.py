@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint
 from yelp_lightning.errors import UsageError
-from yelp_lightning.inference.predictions import check_output, predictions_table, write_predictions
 from yelp_lightning.pretrained import unpack_classifier, unpack_tokenizer
 
 
@@ -22,7 +21,9 @@ def predict_text(ckpt_path: str, text: str, output: str | None = None) -> None:
     Raises:
         UsageError: If the checkpoint cannot be read or the output not be written.
     """
-    if output is not None:
+    if output is not None:  # imported here: words on the screen need no pyarrow
+        from yelp_lightning.inference.predictions import check_output
+
         check_output(output)
     try:
         text.encode()
@@ -30,6 +31,8 @@ def predict_text(ckpt_path: str, text: str, output: str | None = None) -> None:
         raise UsageError(f"`--text` is not UTF-8 at its character {error.start + 1}: write it in UTF-8.") from error
     probabilities = star_probabilities(find_checkpoint(ckpt_path), text)
     if output is not None:
+        from yelp_lightning.inference.predictions import predictions_table, write_predictions
+
         write_predictions(predictions_table(probabilities[None]), output)
         return
     stars, expected = probabilities.argmax() + 1, probabilities @ np.arange(1, len(probabilities) + 1)
