@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yelp_lightning.cli import refuse_idle_training
+from yelp_lightning.checks import refuse_idle_training
 from yelp_lightning.errors import UsageError
 from yelp_lightning.options import refused_by_trainer, sentence
 

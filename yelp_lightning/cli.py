@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from typing_extensions import override
 
 from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint
+from yelp_lightning.checks import refuse_idle_training, refuse_training_file, set_checkpoint_defaults
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.data.tables import STDIN
 from yelp_lightning.errors import UsageError
@@ -45,11 +46,6 @@ OUR_WAY = {"weights_only", "return_predictions", "verbose", "ckpt_path"}
 ARCHITECTURE = ("pretrained", "num_labels")
 # What decides the rows of train and validation: a run that goes on, or is validated again, keeps them.
 ROWS = ("source", "text_column", "label_column", "label_offset", "sampling", "seed", "train_size", "val_size")
-# Lightning takes 0 and less of these; -1 of max_* means no limit.
-NEVER_ZERO = {
-    "max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "val_check_interval",
-    "check_val_every_n_epoch", "accumulate_grad_batches",
-}  # fmt: skip
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 3,
     "default_root_dir": "checkpoints/run",
@@ -61,57 +57,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     # The whole config is logged instead (SaveRunConfig).
     "enable_autolog_hparams": False,
 }
-
-
-def set_checkpoint_defaults(parser: LightningArgumentParser, checkpoint: dict[str, Any]) -> None:
-    """Make the options that a checkpoint was trained with the defaults, so that whatever is typed wins over them.
-
-    Args:
-        parser: Parser with the groups ``model`` and ``data``, or ``data`` alone.
-        checkpoint: From ``read_checkpoint``.
-    """
-    known = parser.get_defaults(skip_validation=True)
-    groups = {"model": checkpoint["hyper_parameters"], "data": checkpoint["datamodule_hyper_parameters"]}
-    saved = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
-    parser.set_defaults({name: value for name, value in saved.items() if name in known})
-
-
-def refuse_training_file(source: str, path: Path, checkpoint: dict[str, Any]) -> None:
-    """Refuse to test on the file that a run was trained on.
-
-    Args:
-        source: ``data.source``.
-        path: The checkpoint's file.
-        checkpoint: From ``read_checkpoint``.
-
-    Raises:
-        UsageError: If it is that file.
-    """
-    trained_on, file = Path(checkpoint["datamodule_hyper_parameters"]["source"]).resolve(), Path(source).resolve()
-    if file.is_file() and (file == trained_on or (file.parent == trained_on and file.stem == "train")):
-        raise UsageError(
-            f"`data.source` is {source!r}, the file that {path} was trained on: "
-            "give --data.source a file or folder with reviews that it has not seen."
-        )
-
-
-def refuse_idle_training(trainer: Mapping[str, Any]) -> None:
-    """Refuse what Lightning takes although nothing would then be trained, or no best epoch be found.
-
-    Args:
-        trainer: The options ``trainer.*``.
-
-    Raises:
-        UsageError: If there is such an option.
-    """
-    names = NEVER_ZERO if trainer["enable_checkpointing"] is not False else NEVER_ZERO - {"limit_val_batches"}
-    for name in sorted(names):
-        value = trainer[name]
-        if isinstance(value, int | float) and value <= 0 and not (value == -1 and name.startswith("max_")):
-            raise UsageError(
-                f"`--trainer.{name}` is {value}, with which `fit` would train or validate nothing: "
-                "give a number above 0, or leave the option out."
-            )
 
 
 def quiet() -> None:
