@@ -20,7 +20,7 @@ from typing_extensions import override
 from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint
 from yelp_lightning.checks import refuse_idle_training, refuse_training_file, set_checkpoint_defaults
 from yelp_lightning.data.datamodule import ReviewDataModule
-from yelp_lightning.data.tables import STDIN
+from yelp_lightning.data.inputs import STDIN
 from yelp_lightning.errors import UsageError
 from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import require_writable
@@ -45,7 +45,10 @@ OUR_WAY = {"weights_only", "return_predictions", "verbose", "ckpt_path"}
 # What a checkpoint fixes: another value needs another run.
 ARCHITECTURE = ("pretrained", "num_labels")
 # What decides the rows of train and validation: a run that goes on, or is validated again, keeps them.
-ROWS = ("source", "text_column", "label_column", "label_offset", "sampling", "seed", "train_size", "val_size")
+ROWS = (
+    "source", "config_name", "revision", "text_column", "label_column", "label_offset", "label_names", "column_names",
+    "backslash_escapes", "on_bad_row", "train_size", "val_size", "sampling", "seed", "group_column", "on_duplicate",
+)  # fmt: skip
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 3,
     "default_root_dir": "checkpoints/run",
@@ -114,6 +117,7 @@ class YelpCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.pretrained", "data.pretrained")
         parser.link_arguments("model.num_labels", "data.num_labels")
+        parser.link_arguments("data.label_names", "model.label_names")
         fit = sys.argv[1] == "fit"
         resume = ", to go on from; `last` means last.ckpt of the run folder" if fit else ", or a run folder (its best)"
         parser.add_argument("--ckpt_path", type=str | None, help=f"A .ckpt file that `fit` wrote{resume}.")
@@ -167,7 +171,7 @@ class YelpCLI(LightningCLI):
         saved = self.checkpoint["hyper_parameters" if group == "model" else "datamodule_hyper_parameters"]
         for name in names:
             typed = self.config[self.config.subcommand][group][name]
-            if typed != saved[name]:
+            if name in saved and typed != saved[name]:  # an older run may lack the option
                 measured = group == "data" and self.config.subcommand == "validate"
                 other = "measure other reviews by `test`" if measured else "train a new run"
                 raise UsageError(
@@ -210,7 +214,7 @@ class YelpCLI(LightningCLI):
         if self.checkpoint is not None:
             path = self._get(self.config, "ckpt_path")
             self.model.restore(path)
-            self.datamodule.restore(path)
+            self.datamodule.restore(path, self.checkpoint)
 
     def fit(self, **kwargs: Any) -> None:
         """Fine-tune.
@@ -305,19 +309,19 @@ class YelpCLI(LightningCLI):
         if text is not None:
             self.datamodule.predict_texts([text])
         self.datamodule.check("predict")
-        check_output(output, self.datamodule.id_column, self.model.hparams["num_labels"])
-        blank = sum(not review.strip() for review in self.datamodule.rows("predict")["text"])
-        if blank and self.trainer.is_global_zero:
-            print(f"warning: {blank} of the reviews are blank; their stars mean nothing", file=sys.stderr)
+        inputs = self.datamodule.inputs
+        check_output(output, inputs.id_column, self.model.hparams["num_labels"])
+        if inputs.blank and self.trainer.is_global_zero:
+            print(f"warning: {inputs.blank} of the reviews are blank; their stars mean nothing", file=sys.stderr)
         path = self._get(self.config, "ckpt_path")
         batches: Any = self.trainer.predict(**kwargs, ckpt_path=path, return_predictions=True)
         merged = self._gather({name: torch.cat([batch[name] for batch in batches]) for name in batches[0]})
         if self.trainer.is_global_zero:
             order = np.argsort(merged["row"])
-            rows, id_column = self.datamodule.rows("predict"), self.datamodule.id_column
-            assert len(order) == len(rows), f"{len(order)} predictions for {len(rows)} rows"
-            ids = rows.data.column(id_column) if id_column else None
-            write_predictions(predictions_table(merged["probabilities"][order], ids, id_column), output)
+            assert len(order) == inputs.count, f"{len(order)} predictions for {inputs.count} rows"
+            names, ordered = self.model.hparams["label_names"], self.model.hparams["ordered"]
+            table = predictions_table(merged["probabilities"][order], inputs.ids, inputs.id_column, names, ordered)
+            write_predictions(table, output)
 
     def _gather(self, local: dict[str, torch.Tensor]) -> dict[str, Any]:
         parts: list[Any] = [{name: tensor.cpu().numpy() for name, tensor in local.items()}]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +20,22 @@ EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 STATE_PREFIX = "model."
 
 
-def star_names(num_labels: int) -> dict[int, str]:
-    """Names of the classes: label 0 is ``1 star``, label 4 is ``5 stars``. The one place that says so.
+def class_names(num_labels: int, names: Sequence[str] | None = None) -> dict[int, str]:
+    """Names of the classes: label 0 is ``1 star``, label 4 is ``5 stars``, unless they have names of their own.
 
     Args:
         num_labels: Classes ``C``.
+        names: Their own names, in order.
 
     Returns:
         ``id2label`` for transformers.
 
     Example:
-        >>> star_names(3)
+        >>> class_names(3)
         {0: '1 star', 1: '2 stars', 2: '3 stars'}
     """
+    if names is not None:
+        return dict(enumerate(names))
     return {label: f"{label + 1} star" + ("s" if label else "") for label in range(num_labels)}
 
 
@@ -144,13 +148,14 @@ def max_positions(source: str) -> int:
     return min(int(limit) for limit in limits if limit)
 
 
-def load_classifier(source: str, num_labels: int) -> "PreTrainedModel":
+def load_classifier(source: str, num_labels: int, label_names: Sequence[str] | None = None) -> "PreTrainedModel":
     """Load an encoder with a classification head.
 
     Args:
         source: ``embedded``, a Hub id or a folder: the head is fresh, drawn from torch's global generator. Or a
             ``.ckpt`` file that ``fit`` wrote: the head is the tuned one.
         num_labels: Classes ``C`` of a fresh head.
+        label_names: Names of its classes; None means stars.
 
     Returns:
         A transformers model in float32 and evaluation mode: ``input_ids (B, T)``, ``attention_mask (B, T)`` to
@@ -169,7 +174,7 @@ def load_classifier(source: str, num_labels: int) -> "PreTrainedModel":
         if model.config.num_labels != num_labels:
             raise _other_head(source, model.config.num_labels, num_labels)
         return model
-    names = star_names(num_labels)
+    names = class_names(num_labels, label_names)
     try:
         # transformers 5 takes the dtype of the file by default; half weights would lose the small updates of AdamW.
         # Tensors of another size are refused below: its own error does not say which they are.

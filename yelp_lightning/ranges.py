@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     PositiveFloat = float
     NonNegativeFloat = float
     ClosedUnitInterval = float
+    OpenUnitInterval = float
 else:
     from jsonargparse.typing import (  # noqa: F401  (imported from here by the option holders)
         ClosedUnitInterval,
         NonNegativeFloat,
         NonNegativeInt,
+        OpenUnitInterval,
         PositiveFloat,
         PositiveInt,
     )

@@ -9,6 +9,8 @@ from torch.utils.data import Sampler
 # Training rows are sorted by length inside windows of this many steps: long enough to waste little on padding, short
 # enough that batches differ from epoch to epoch.
 WINDOW_STEPS = 50
+# An evaluation batch ends before less than this share of its tokens would be real.
+MIN_EFFICIENCY = 0.97
 
 
 class TrainBatches(Sampler[list[int]]):
@@ -28,7 +30,7 @@ class TrainBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, lengths: npt.NDArray[np.int64], batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+        self, lengths: npt.NDArray[np.int32], batch_size: int, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
         assert len(lengths) >= world_size, f"{len(lengths)} rows for {world_size} devices"
         self.lengths = lengths
@@ -67,8 +69,9 @@ class TrainBatches(Sampler[list[int]]):
 class EvalBatches(Sampler[list[int]]):
     """Row numbers of each evaluation batch of one device.
 
-    Longest rows first, so that a lack of memory shows at once; as many rows a batch as fit a budget of tokens. Devices
-    may get different numbers of batches, since nothing is exchanged per batch; every row comes exactly once.
+    Longest rows first, so that a lack of memory shows at once; as many rows a batch as fit a budget of tokens and waste
+    little on padding. Devices may get different numbers of batches, since nothing is exchanged per batch; every row
+    comes exactly once.
 
     Args:
         lengths: Tokens of each row, ``(n,)``.
@@ -77,18 +80,20 @@ class EvalBatches(Sampler[list[int]]):
         world_size: Devices.
     """
 
-    def __init__(self, lengths: npt.NDArray[np.int64], batch_tokens: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, lengths: npt.NDArray[np.int32], batch_tokens: int, rank: int = 0, world_size: int = 1) -> None:
         assert len(lengths) >= world_size, f"{len(lengths)} rows for {world_size} devices"
+        # Never so many rows that a device would be left without any.
+        most = len(lengths) // world_size
+        order = np.argsort(-lengths, kind="stable")
         batches: list[list[int]] = []
-        batch: list[int] = []
-        width = 0  # rows that fit the budget at the length of the batch's first, longest row
-        for row in np.argsort(-lengths, kind="stable").tolist():
-            if len(batch) >= width:
-                batch = []
-                batches.append(batch)
-                # Never so many rows that a device would be left without any.
-                width = max(1, min(batch_tokens // int(lengths[row]), len(lengths) // world_size))
-            batch.append(row)
+        width = real = 0  # tokens of the batch's longest row, and of all its rows
+        for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+            rows = len(batches[-1]) + 1 if batches else most + 1
+            computed, real = rows * width, real + length
+            if rows > most or computed > batch_tokens or real < MIN_EFFICIENCY * computed:
+                batches.append([])
+                width = real = length
+            batches[-1].append(row)
         self.batches = batches[rank::world_size]
 
     def __len__(self) -> int:

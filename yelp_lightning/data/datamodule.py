@@ -1,59 +1,81 @@
 """The data module: from a source of reviews to batches for fit, validate, test and predict."""
 
+import json
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from yelp_lightning.data.batching import EvalBatches, TrainBatches
-from yelp_lightning.data.reviews import has_split, read_reviews, read_texts
-from yelp_lightning.data.splits import Sampling, cut_validation, subsample
-from yelp_lightning.data.tokens import TokenRows, encode
+from yelp_lightning.data.inputs import Inputs, read_inputs, texts_of
+from yelp_lightning.data.reviews import Reviews
+from yelp_lightning.data.rows import OnBadRow
+from yelp_lightning.data.splits import OnDuplicate, Sampling
+from yelp_lightning.data.tokens import TokenRows, encode, pad_token, write_tokens
+from yelp_lightning.data.truncation import Encoder, Truncation
 from yelp_lightning.errors import UsageError
 from yelp_lightning.files import require_writable
 from yelp_lightning.pretrained import load_tokenizer, max_positions
-from yelp_lightning.ranges import NonNegativeInt, PositiveInt
+from yelp_lightning.ranges import NonNegativeInt, OpenUnitInterval, PositiveInt
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-# Splits that each Trainer stage reads; `fit` never reads test.
+# Splits that each Trainer stage reads. `fit` looks at the texts of test rows only to keep them out of training.
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
 class ReviewDataModule(LightningDataModule):
-    """Reviews with stars, from any source, tokenized by the model's own tokenizer.
+    r"""Reviews with stars, from any source, tokenized by the model's own tokenizer.
 
     Args:
         pretrained: Whose tokenizer encodes the reviews; taken from ``model.pretrained``.
         num_labels: Classes; taken from ``model.num_labels``.
-        source: A Hub id such as ``Yelp/yelp_review_full``; a csv, tsv, jsonl or parquet file; a folder with
-            ``train.*`` and, where they exist, ``validation.*`` and ``test.*``; or ``embedded``. A single file serves
-            the command that reads it: training rows for fit, test rows for test.
+        source: A Hub id such as ``Yelp/yelp_review_full``; a csv, tsv, jsonl or parquet file, plain, ``.gz``, ``.zst``
+            or in a ``.zip``; a folder or zip with ``train.*`` and, where they exist, ``validation.*`` and ``test.*``; a
+            glob of shards; or ``embedded``. A single file or glob serves the command that reads it: training rows for
+            fit, test rows for test.
+        config_name: Which of the data sets under a Hub id; null means its default.
+        revision: Branch, tag or commit of a Hub id; null means its main branch.
         text_column: Column with the review.
-        label_column: Column with the stars, whole numbers.
-        label_offset: Number to subtract from the label column: 0 for labels stored as 0..4, 1 for stars 1..5.
-        train_size: Rows to train on; null means all.
-        val_size: Rows to validate on; they are cut from train where the source has no validation split. null means
-            that split, or a tenth of train (at most 10,000 rows).
-        test_size: Rows to test on; null means all.
+        label_column: Column with the label.
+        label_offset: Number to subtract from the label column's whole numbers (``4``, ``4.0``, ``4 stars``): 0 for
+            labels stored as 0..4, 1 for stars 1..5.
+        label_names: Values of the label column in the order of the classes, such as ``[negative, positive]``, instead
+            of label_offset; they become the names of the classes.
+        column_names: Names of the columns of a csv or tsv that has no header line.
+        backslash_escapes: Whether ``\n`` and ``\"`` in a csv or tsv stand for a line end and a quote, as in the
+            original yelp_review_full_csv.
+        on_bad_row: What to do about rows that cannot be used (no text, no label, a label outside, over 1 MB, not
+            UTF-8, not a row): ``error`` names the first ten and stops, ``skip`` leaves them out and says how many.
+        train_size: Rows to train on, or their share; null means all.
+        val_size: Rows to validate on, or their share; they are cut from train, each class in its share, where the
+            source has no validation split. null means that split, or a tenth of train (at most 10,000 rows).
+        test_size: Rows to test on, or their share; null means all.
         sampling: How rows are chosen: ``shuffle`` takes those of ``datasets``' ``shuffle(seed).select(range(n))``,
-            ``stratified`` keeps the share of each star.
+            ``stratified`` keeps the share of each class, ``first`` takes the first ones.
         seed: Seed of the choice of rows and of the order of batches.
-        max_length: Longest review, tokens, special ones included; longer ones lose their end. At most the
-            encoder's own limit (512 for BERT).
+        group_column: Column that names whose reviews they are, a user or a business: no group stands in two splits.
+        on_duplicate: What to do about training rows whose text (in Unicode NFKC, white space aside) or group also
+            stands among validation or test rows: ``remove`` leaves them out and says how many, ``error`` stops,
+            ``keep`` does not look.
+        max_length: Longest review, tokens, special ones included. At most the encoder's own limit (512 for BERT).
+        truncation: What a longer review keeps: its ``head``, its ``tail``, or ``head_tail``, of 512 tokens the first
+            128 and the last 382 (Sun et al. 2019).
         batch_size: Reviews per device per optimizer step before accumulation.
         eval_tokens: Tokens per device and evaluation batch, padding included; null means
             ``batch_size`` times ``max_length``.
         num_workers: Processes per device that prepare batches; 0 prepares them in the main process, which is fast
             enough, since reviews are tokenized once before.
+        num_proc: Processes that tokenize; one uses all cores of a small machine by itself.
         predict_path: Reviews for predict: a csv, tsv, jsonl, parquet or txt file (one review a line), or ``-`` for
             standard input (one review a line).
         id_column: Column of ``predict_path`` to carry into the predictions; null takes ``id`` or ``review_id`` where
             there is one.
-        cache_dir: Folder of the token cache.
+        cache_dir: Folder of the token cache; ``data --clear-cache`` empties it.
     """
 
     def __init__(
@@ -61,18 +83,28 @@ class ReviewDataModule(LightningDataModule):
         pretrained: str = "embedded",
         num_labels: PositiveInt = 5,
         source: str = "embedded",
+        config_name: str | None = None,
+        revision: str | None = None,
         text_column: str = "text",
         label_column: str = "label",
         label_offset: int = 0,
-        train_size: PositiveInt | None = None,
-        val_size: PositiveInt | None = None,
-        test_size: PositiveInt | None = None,
+        label_names: list[str] | None = None,
+        column_names: list[str] | None = None,
+        backslash_escapes: bool = False,
+        on_bad_row: OnBadRow = "error",
+        train_size: PositiveInt | OpenUnitInterval | None = None,
+        val_size: PositiveInt | OpenUnitInterval | None = None,
+        test_size: PositiveInt | OpenUnitInterval | None = None,
         sampling: Sampling = "shuffle",
         seed: NonNegativeInt = 42,
+        group_column: str | None = None,
+        on_duplicate: OnDuplicate = "remove",
         max_length: PositiveInt = 512,
+        truncation: Truncation = "head",
         batch_size: PositiveInt = 8,
         eval_tokens: PositiveInt | None = None,
         num_workers: NonNegativeInt = 0,
+        num_proc: PositiveInt = 1,
         predict_path: str | None = None,
         id_column: str | None = None,
         cache_dir: str = "~/.cache/yelp_lightning",
@@ -82,17 +114,29 @@ class ReviewDataModule(LightningDataModule):
         self.save_hyperparameters(ignore=["predict_path"])
         self.predict_path = predict_path
         self.tokenizer_source = pretrained
-        self.id_column: str | None = None
-        self._rows: dict[str, Dataset] = {}
-        self._tokens: dict[str, TokenRows] = {}
+        self.reviews = Reviews(self.hparams)
+        """Rows of train, validation and test."""
+        self.inputs: Inputs | None = None
+        """What is to be predicted."""
+        self.tokens: dict[str, TokenRows] = {}
+        """Encoded rows of each split, from ``setup`` on."""
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
-    def restore(self, ckpt_path: str) -> None:
-        """Take the tokenizer from a checkpoint instead of ``pretrained``.
+    def restore(self, ckpt_path: str, checkpoint: dict[str, Any]) -> None:
+        """Take the tokenizer from a checkpoint instead of ``pretrained``, and remember what it was trained on.
 
         Args:
             ckpt_path: A ``.ckpt`` file that ``fit`` wrote.
+            checkpoint: Its content.
         """
         self.tokenizer_source = ckpt_path
+        if state := checkpoint.get(type(self).__qualname__):
+            self.reviews.seen = state["texts"].numpy().view(np.uint64)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: which texts it was trained and chosen on, as hashes, and the summary of the data."""
+        texts = np.concatenate([np.empty(0, np.uint64), *(self.reviews.hashes(split) for split in ("train", "val"))])
+        return {"texts": torch.from_numpy(texts.view(np.int64)), "summary": json.dumps(self.reviews.summary)}
 
     def predict_texts(self, texts: list[str]) -> None:
         """Predict these texts instead of ``predict_path``.
@@ -103,10 +147,8 @@ class ReviewDataModule(LightningDataModule):
         Raises:
             UsageError: If one holds bytes that are not UTF-8.
         """
-        from datasets import Dataset
-
         try:
-            self._rows["predict"] = Dataset.from_dict({"text": texts})
+            self.inputs = texts_of(texts, self._spool_folder())
         except UnicodeEncodeError as error:
             raise UsageError(f"`--text` is not UTF-8 at its character {error.start + 1}: write it in UTF-8.") from error
 
@@ -119,13 +161,15 @@ class ReviewDataModule(LightningDataModule):
         Raises:
             UsageError: If an option, a file or a row is wrong.
         """
-        if self.hparams["text_column"] == self.hparams["label_column"]:
-            raise UsageError(
-                f"`data.text_column` and `data.label_column` are both {self.hparams['text_column']!r}: "
-                "name the column of the reviews and that of their stars."
-            )
         if self.hparams["num_labels"] < 2:
             raise UsageError("`model.num_labels` is 1, but a classifier needs classes: give at least 2.")
+        columns = {name: self.hparams[name] for name in ("text_column", "label_column", "group_column")}
+        for name, column in columns.items():
+            if name != "text_column" and column == columns["text_column"]:
+                raise UsageError(
+                    f"`data.text_column` and `data.{name}` are both {column!r}: name the column of the reviews and "
+                    "the other one."
+                )
         limit = max_positions(self.tokenizer_source)
         max_length = self.hparams["max_length"]
         if not 3 <= max_length <= limit:
@@ -133,36 +177,28 @@ class ReviewDataModule(LightningDataModule):
                 f"`data.max_length` is {max_length}, but {self.hparams['pretrained']} takes 3 to {limit} tokens: "
                 f"give at {'least 3' if max_length < 3 else f'most {limit}'}."
             )
-        for split in STAGE_SPLITS[stage]:
-            if split not in self._tokens:
-                self.rows(split)
         if stage != "predict":
-            require_writable(Path(self.hparams["cache_dir"]).expanduser(), "data.cache_dir")
+            require_writable(self.reviews.cache_dir, "data.cache_dir")
+        for split in STAGE_SPLITS[stage]:
+            self.choose(split)
 
-    def rows(self, split: str) -> "Dataset":
-        """The chosen rows of a split, with their texts.
+    def choose(self, split: str) -> None:
+        """Read a split's table and choose its rows, unless that is done already.
 
         Args:
             split: ``train``, ``val``, ``test`` or ``predict``.
 
-        Returns:
-            Data set with ``text`` and, except for ``predict``, ``label``.
-
         Raises:
-            UsageError: If the source or an option is wrong.
+            UsageError: If the source, a row or an option is wrong.
         """
-        if split not in self._rows:
-            if split in ("train", "val"):
-                self._rows["train"], self._rows["val"] = self._train_and_val()
-            elif split == "test":
-                self._rows["test"] = self._subsample(self._read("test"), "test_size")
-            else:
+        if split == "predict":
+            if self.inputs is None:
                 if self.predict_path is None:
                     raise UsageError("`predict` needs --data.predict_path FILE (or - for standard input), or --text.")
-                self._rows["predict"], self.id_column = read_texts(
-                    self.predict_path, self.hparams["text_column"], self.hparams["id_column"]
-                )
-        return self._rows[split]
+                names = self.predict_path, self.hparams["text_column"], self.hparams["id_column"]
+                self.inputs = read_inputs(*names, self.reviews.layout, self._spool_folder())
+        else:
+            self.reviews.choose(split)
 
     def prepare_data(self) -> None:
         """Fill the token cache, in one process per machine."""
@@ -180,24 +216,19 @@ class ReviewDataModule(LightningDataModule):
             UsageError: If there are fewer rows than devices.
         """
         for split in STAGE_SPLITS[stage]:
-            if split not in self._tokens:
-                # Texts to be predicted are their owner's: they are never kept.
-                cache_dir = None if split == "predict" else Path(self.hparams["cache_dir"]).expanduser()
-                tokenizer = load_tokenizer(self.tokenizer_source)
-                rows = self.rows(split)
-                self._tokens[split] = encode(rows, tokenizer, self.hparams["max_length"], cache_dir, split)
-                if split != "predict":  # its ids are still needed
-                    del self._rows[split]
+            if split not in self.tokens:
+                self.choose(split)
+                self.tokens[split] = self._encode_inputs() if split == "predict" else self._encode(split)
             devices = self.trainer.world_size if self.trainer else 1
-            if len(self._tokens[split]) < devices:
+            if len(self.tokens[split]) < devices:
                 raise UsageError(
-                    f"`--trainer.devices`: there are {devices} devices for {len(self._tokens[split])} {split} rows: "
+                    f"`--trainer.devices`: there are {devices} devices for {len(self.tokens[split])} {split} rows: "
                     "use at most as many devices as rows."
                 )
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Training batches of this device: ``input_ids``, ``attention_mask``, ``labels``, ``row``."""
-        tokens = self._tokens["train"]
+        tokens = self.tokens["train"]
         batches = TrainBatches(tokens.lengths, self.hparams["batch_size"], self.hparams["seed"], *self._place())
         return self._loader(tokens, batches)
 
@@ -213,27 +244,46 @@ class ReviewDataModule(LightningDataModule):
         """Batches to predict of this device, keys as in training; the labels mean nothing."""
         return self._eval_loader("predict")
 
-    def _train_and_val(self) -> "tuple[Dataset, Dataset]":
-        train = self._read("train")
-        if has_split(self.hparams["source"], "validation"):
-            val = self._subsample(self._read("validation"), "val_size")
-            return self._subsample(train, "train_size"), val
-        sizes = self.hparams["train_size"], self.hparams["val_size"]
-        return cut_validation(train, *sizes, self.hparams["sampling"], self.hparams["seed"])
+    # --- tokens
 
-    def _read(self, split: str) -> "Dataset":
-        names = "source", "text_column", "label_column", "label_offset", "num_labels"
-        source, text_column, label_column, label_offset, num_labels = (self.hparams[name] for name in names)
-        return read_reviews(source, split, text_column, label_column, label_offset, num_labels)
+    def _encode(self, split: str) -> TokenRows:
+        reviews = self.reviews
+        tokens = encode(
+            reviews.rows[split], reviews.chosen[split], load_tokenizer(self.tokenizer_source),
+            self.hparams["max_length"], self.hparams["truncation"], self.hparams["num_proc"], reviews.cache_dir, split,
+        )  # fmt: skip
+        truncated = float((tokens.full_lengths > tokens.lengths).mean())
+        reviews.summary[split] |= {"tokens": int(tokens.lengths.sum()), "truncated": truncated}
+        rank_zero_info(
+            f"{split}: {reviews.summary[split]['tokens']:,} tokens; {truncated:.1%} of the reviews are longer than "
+            f"{self.hparams['max_length']} and keep their {self.hparams['truncation'].replace('_', ' and ')}"
+        )
+        return tokens
 
-    def _subsample(self, rows: "Dataset", size: str) -> "Dataset":
-        return subsample(rows, self.hparams[size], self.hparams["sampling"], self.hparams["seed"], f"data.{size}")
+    def _encode_inputs(self) -> TokenRows:
+        """Texts to be predicted are their owner's: their tokens go to a file that is removed with this object."""
+        assert self.inputs is not None
+        tokenizer = load_tokenizer(self.tokenizer_source)
+        encoder = Encoder(tokenizer, self.hparams["max_length"], self.hparams["truncation"])
+        count = self.inputs.count
+        path = self._spool_folder() / "tokens.arrow"
+        with path.open("wb") as file:
+            labels = np.zeros(count, np.int16)
+            write_tokens(file, self.inputs.table, np.arange(count), labels, encoder, self.hparams["num_proc"], "new")
+        return TokenRows(path, pad_token(tokenizer))
+
+    def _spool_folder(self) -> Path:
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="yelp_lightning.")
+        return Path(self._temporary.name)
+
+    # --- batches
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _eval_loader(self, split: str) -> DataLoader[dict[str, Tensor]]:
-        tokens = self._tokens[split]
+        tokens = self.tokens[split]
         budget = self.hparams["eval_tokens"] or self.hparams["batch_size"] * self.hparams["max_length"]
         return self._loader(tokens, EvalBatches(tokens.lengths, budget, *self._place()))
 

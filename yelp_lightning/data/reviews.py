@@ -1,290 +1,219 @@
-"""Reviews: read any source into rows of `text` and `label`, or stop with one sentence."""
+"""Reviews: the chosen rows of each split, and what was refused or left out on the way."""
 
-import difflib
-import os.path
-import re
-from importlib import resources
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from yelp_lightning.data.tables import STDIN, SUFFIXES, read_lines, read_table
+from yelp_lightning.data.formats import CsvLayout
+from yelp_lightning.data.labels import LabelMap
+from yelp_lightning.data.rows import Rows, Table, scan
+from yelp_lightning.data.sources import has_split, is_divided, split_files
+from yelp_lightning.data.splits import Hashes, Order, cut_validation, known, row_order, take
 from yelp_lightning.errors import UsageError
-from yelp_lightning.pretrained import EMBEDDED, star_names
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-# How a split's file may be called inside a folder; the first name is the one that messages use.
-SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "val", "dev"), "test": ("test",)}
-# Columns of a file to predict that are carried into the output where no other is named; the first one wins.
-ID_COLUMNS = ("id", "review_id")
+from yelp_lightning.pretrained import EMBEDDED, class_names
 
 
-def has_split(source: str, split: str) -> bool:
-    """Whether a source brings rows of its own for ``split``.
+class Reviews:
+    """Train, validation and test rows of one source.
 
     Args:
-        source: As ``data.source``.
-        split: ``train``, ``validation`` or ``test``.
-
-    Returns:
-        True if ``read_reviews`` can read that split. A single file serves whichever split is asked for, except
-        ``validation``, which is then cut from train.
-
-    Raises:
-        UsageError: If the source does not exist.
+        options: Those of ``ReviewDataModule``, by name.
     """
-    if source == EMBEDDED:
-        return True
-    # os.path instead of Path: a name too long for the file system is no file, rather than an exception.
-    if os.path.isdir(source):
-        return _split_file(Path(source), split) is not None
-    if os.path.isfile(source):
-        return split != "validation"
-    return split in _hub_splits(source)
 
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
+        self.rows: dict[str, Rows] = {}
+        """What is known of each split's table."""
+        self.chosen: dict[str, Order] = {}
+        """Rows of each split, numbers in its table, in rising order."""
+        self.summary: dict[str, dict[str, Any]] = {}
+        """What was read, refused, left out and chosen of each split, in the form of json."""
+        self.seen: Hashes = np.empty(0, np.uint64)
+        """Hashes of the texts that a checkpoint was trained or chosen on."""
 
-def read_reviews(
-    source: str, split: str, text_column: str, label_column: str, label_offset: int, num_labels: int
-) -> "Dataset":
-    """Read the labelled rows of one split.
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of the token cache."""
+        return Path(self.options["cache_dir"]).expanduser()
 
-    Args:
-        source: ``embedded``, a file, a folder of ``train.*``, ``validation.*``, ``test.*``, or a Hub id.
-        split: ``train``, ``validation`` or ``test``.
-        text_column: Name of the column with the review.
-        label_column: Name of the column with the stars.
-        label_offset: What is subtracted from the column's values to get labels that count from 0.
-        num_labels: Classes ``C``.
+    @property
+    def layout(self) -> CsvLayout:
+        """What a csv or tsv does not say of itself."""
+        return CsvLayout(tuple(self.options["column_names"] or ()), self.options["backslash_escapes"])
 
-    Returns:
-        A data set with ``text`` (string) and ``label`` (ClassLabel, ``0 <= label < C``), in the source's order.
+    def choose(self, split: str) -> None:
+        """Read a split's table and choose its rows, unless that is done already.
 
-    Raises:
-        UsageError: If the source, the split or a column is not there, the file cannot be parsed, there are no rows,
-            a text is missing, or a label is missing or outside the range. Rows are counted from 1.
-    """
-    from datasets import ClassLabel, Dataset, Features, Value
+        Args:
+            split: ``train``, ``val`` or ``test``.
 
-    if source == EMBEDDED:
-        text_column, label_column, label_offset = "text", "label", 0
-        table, where = _embedded_table(split), "the embedded reviews"
-        columns = table.column_names
-    elif os.path.exists(source):
-        path = _split_file(Path(source), split) if os.path.isdir(source) else Path(source)
-        if path is None:
-            found = sorted(file.name for file in Path(source).iterdir())[:10]
+        Raises:
+            UsageError: If the source, a row or an option is wrong.
+        """
+        if split not in self.chosen:
+            if split == "test":
+                self._choose_test()
+            else:
+                self._choose_train_and_val()
+
+    def texts(self, split: str) -> Iterator[str]:
+        """The chosen texts of a split, read from its table.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+
+        Returns:
+            Its texts, in the order of its table.
+
+        Raises:
+            UsageError: If the source, a row or an option is wrong.
+        """
+        self.choose(split)
+        return self.rows[split].table.texts(self.chosen[split])
+
+    def hashes(self, split: str) -> Hashes:
+        """What the chosen texts of a split are known by.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+
+        Returns:
+            ``(n,)`` uint64; none where the split was not read.
+        """
+        return self.rows[split].texts[self.chosen[split]] if split in self.rows else np.empty(0, np.uint64)
+
+    @property
+    def _label_map(self) -> LabelMap:
+        if self.options["source"] == EMBEDDED:
+            return LabelMap("label", self.options["num_labels"])
+        names = "label_column", "num_labels", "label_offset", "label_names"
+        return LabelMap(*(self.options[name] for name in names))
+
+    def _table(self, split: str, with_label: bool = True) -> Table:
+        files = split_files(self.options["source"], split, self.options["config_name"], self.options["revision"])
+        if self.options["source"] == EMBEDDED:
+            return Table(files, "text", "label" if with_label else None)
+        label_column = self.options["label_column"] if with_label else None
+        columns = self.options["text_column"], label_column, self.options["group_column"]
+        return Table(files, *columns, layout=self.layout)
+
+    def _scan(self, split: str) -> Rows:
+        label_map = self._label_map
+        rows = scan(self._table(split), label_map, self.cache_dir, split)
+        rows.require(self.options["on_bad_row"], label_map)
+        return rows
+
+    def _order(self, rows: Rows) -> Order:
+        usable = rows.usable
+        return usable[row_order(rows.labels[usable], self.options["sampling"], self.options["seed"])]
+
+    def _has_split(self, split: str) -> bool:
+        names = "config_name", "revision"
+        return has_split(self.options["source"], split, *(self.options[name] for name in names))
+
+    def _choose_train_and_val(self) -> None:
+        train = self._scan("train")
+        order = self._order(train)
+        removed: dict[str, dict[str, int]] = {"train": {}, "val": {}}
+        if self._has_split("validation"):
+            val = self._scan("validation")
+            val_order = self._order(val)
+        else:
+            val = train
+            # In the order's own numbering: refused rows take no part.
+            usable = train.usable
+            groups = None if train.groups is None else train.groups[usable]
+            places = np.searchsorted(usable, order)
+            cut = cut_validation(train.labels[usable], places, self.options["val_size"], groups)
+            order, val_order = (usable[part] for part in cut)
+        if self.options["on_duplicate"] != "keep":
+            others = self._test_rows()
+            val_order = self._remove_known(val, val_order, others, "val", removed["val"])
+            if val is not train:
+                val_order = take(val_order, self.options["val_size"], "data.val_size")
+            order = self._remove_known(train, order, [(val, val_order), *others], "train", removed["train"])
+        elif val is not train:
+            val_order = take(val_order, self.options["val_size"], "data.val_size")
+        order = take(order, self.options["train_size"], "data.train_size")
+        self._keep("train", train, order, removed["train"])
+        self._keep("val", val, val_order, removed["val"])
+
+    def _test_rows(self) -> list[tuple[Rows, Order]]:
+        """The texts of the source's own test rows, without their labels."""
+        if not is_divided(self.options["source"]) or not self._has_split("test"):
+            return []
+        try:
+            rows = scan(self._table("test", with_label=False), None, self.cache_dir, "test")
+        except UsageError as error:
+            if self.options["on_duplicate"] == "error":
+                raise
+            rank_zero_warn(f"Test rows were not looked for among the training rows: {error}")
+            return []
+        return [(rows, rows.usable)]
+
+    def _remove_known(
+        self, rows: Rows, order: Order, others: list[tuple[Rows, Order]], split: str, removed: dict[str, int]
+    ) -> Order:
+        """The order without rows whose text or group stands in a split that is measured."""
+        found = known(rows.texts[order], [other.texts[chosen] for other, chosen in others])
+        removed["text"] = int(found.sum())
+        if rows.groups is not None:
+            groups = [other.groups[chosen] for other, chosen in others if other.groups is not None]
+            in_group = known(rows.groups[order], groups) & ~found
+            removed["group"] = int(in_group.sum())
+            found |= in_group
+        if found.any() and self.options["on_duplicate"] == "error":
+            first = ", ".join(str(row + 1) for row in np.sort(order[found])[:10])
             raise UsageError(
-                f"`data.source` is the folder {source!r}, which holds no {split}.csv, .tsv, .jsonl or .parquet "
-                f"(found {found}): add that file or give another source."
+                f"`data.on_duplicate` is 'error', and {found.sum():,} {split} rows of {rows.table} have a text or a "
+                f"group that other splits have too (rows {first}{', ...' if found.sum() > 10 else ''}): mend the "
+                "files, or leave those rows out by --data.on_duplicate remove."
             )
-        table, columns = read_table(path, "data.source", [text_column, label_column])
-        where = str(path)
-    else:
-        table, where = _hub_table(source, split), f"{source} ({split})"
-        columns = table.column_names
-
-    _require_columns(columns, where, {"text": text_column, "label": label_column})
-    if not len(table):
-        raise UsageError(f"`data.source`: {where} holds 0 rows: give a file with at least one review.")
-    text = _text(table[text_column], where, text_column)
-    label = _labels(table[label_column], where, label_column, label_offset, num_labels)
-    names = list(star_names(num_labels).values())
-    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
-    return Dataset(pa.table({"text": text, "label": label}, schema=features.arrow_schema))
-
-
-def read_texts(source: str, text_column: str, id_column: str | None) -> tuple["Dataset", str | None]:
-    """Read rows to predict: texts, and an id where the input has one; no label is needed.
-
-    Args:
-        source: A csv, tsv, jsonl or parquet file; a txt file, one review a line; or ``-`` for standard input, read
-            as txt.
-        text_column: Name of the column with the review; ignored for txt.
-        id_column: Column to carry into the output; None takes ``id`` or ``review_id`` where there is one.
-
-    Returns:
-        A data set with ``text`` and, where there is one, the id column, in input order; and the id column's name.
-
-    Raises:
-        UsageError: If the file cannot be read, a column is not there, there are no rows, a text is missing, or the ids
-            are neither texts nor numbers.
-    """
-    from datasets import Dataset
-
-    option = "--data.predict_path"
-    if source != STDIN and not os.path.isfile(source):
-        raise UsageError(
-            f"`{option}` is {source!r}, which is no file: give a csv, tsv, jsonl, parquet or txt file, "
-            "or - for standard input."
-        )
-    where = "standard input" if source == STDIN else source
-    if source == STDIN or source.endswith(".txt"):
-        table, text_column = pa.table({"text": pa.array(read_lines(source, option), pa.string())}), "text"
-        columns = table.column_names
-    else:
-        ids = [id_column] if id_column else list(ID_COLUMNS)
-        table, columns = read_table(Path(source), option, [text_column, *ids])
-    id_column = id_column or next((name for name in ID_COLUMNS if name in columns), None)
-    _require_columns(columns, where, {"text": text_column} | ({"id": id_column} if id_column else {}))
-    if not len(table):
-        raise UsageError(f"`{option}`: {where} holds 0 rows: give at least one review.")
-    texts = {"text": _text(table[text_column], where, text_column)}
-    if id_column is None:
-        return Dataset(pa.table(texts)), None
-    if id_column == "text" != text_column:
-        raise UsageError(
-            f"`data.id_column` is 'text', while the reviews stand in {text_column!r}: rename the column of {where}."
-        )
-    return Dataset(pa.table({id_column: _ids(table[id_column], where, id_column)} | texts)), id_column
-
-
-def _embedded_table(split: str) -> pa.Table:
-    from pyarrow import json
-
-    with resources.as_file(resources.files("yelp_lightning.embedded") / "reviews.jsonl") as path:
-        table = json.read_json(path)
-    return table.filter(pc.equal(table["split"], split))
-
-
-def _split_file(folder: Path, split: str) -> Path | None:
-    files = [folder / (stem + suffix) for stem in SPLIT_STEMS[split] for suffix in SUFFIXES]
-    found = [file for file in files if file.is_file()]
-    if len(found) > 1:
-        raise UsageError(
-            f"`data.source` is the folder {str(folder)!r}, which holds both {found[0].name} and {found[1].name}: "
-            f"leave one file for {split}."
-        )
-    return found[0] if found else None
-
-
-def _hub_splits(source: str) -> list[str]:
-    from datasets import get_dataset_split_names
-
-    _require_hub_id(source)
-    try:
-        return list(get_dataset_split_names(source))
-    except Exception as error:  # the library raises a dozen classes here, all meaning the same to a user
-        raise _not_on_hub(source, error) from error
-
-
-def _hub_table(source: str, split: str) -> pa.Table:
-    from datasets import load_dataset
-
-    _require_hub_id(source)
-    try:
-        splits = load_dataset(source)
-    except Exception as error:
-        raise _not_on_hub(source, error) from error
-    if split not in splits:
-        raise UsageError(f"`data.source` {source!r} has no split {split!r}, only {list(splits)}: give another source.")
-    return splits[split].with_format("arrow")[:]
-
-
-def _require_hub_id(source: str) -> None:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith(".") or source.endswith(SUFFIXES):
-        raise UsageError(
-            f"`data.source` is {source!r}, but there is no such file or folder: give an existing one, a Hub id such as "
-            "Yelp/yelp_review_full, or embedded."
-        )
-
-
-def _not_on_hub(source: str, error: Exception) -> UsageError:
-    reason = str(error).strip().split("\n")[0].rstrip(".")
-    return UsageError(
-        f"`data.source` is {source!r}, which is neither a file or folder here nor loads from the Hub "
-        f"({type(error).__name__}: {reason}): check the name and the network, or give a file, a folder or embedded."
-    )
-
-
-def _require_columns(columns: list[str], where: str, wanted: dict[str, str]) -> None:
-    for role, column in wanted.items():
-        if column not in columns:
-            close = difflib.get_close_matches(column, columns, n=1)
-            meant = f" (did you mean {close[0]!r}?)" if close else ""
+        if found.all():
             raise UsageError(
-                f"`data.{role}_column` is {column!r}, but {where} has the columns {columns}{meant}: "
-                f"name the right one with --data.{role}_column."
+                f"`data.source`: all {len(order):,} {split} rows of {rows.table} have a text or a group that other "
+                "splits have too, so none is left: give other rows."
             )
-        if columns.count(column) > 1:
-            raise UsageError(
-                f"`data.{role}_column` is {column!r}, but {where} has {columns.count(column)} columns of that name: "
-                "rename or remove all but one."
-            )
+        return order[~found]
 
+    def _choose_test(self) -> None:
+        rows = self._scan("test")
+        order = take(self._order(rows), self.options["test_size"], "data.test_size")
+        seen = int(known(rows.texts[order], [self.seen]).sum())
+        self._keep("test", rows, order, {})
+        self.summary["test"]["seen_in_training"] = seen
+        if seen:
+            message = f"{seen:,} of the {len(order):,} test rows have a text that the model was trained or chosen on"
+            if self.options["on_duplicate"] == "error":
+                raise UsageError(
+                    f"`data.on_duplicate` is 'error', and {message}: give other test rows, or measure all the same by "
+                    "--data.on_duplicate keep."
+                )
+            rank_zero_warn(f"{message}: they flatter it")
 
-def _is_string(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The same values without Arrow's encodings: no dictionary, one type of string."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column.cast(pa.string()) if _is_string(column.type) else column
-
-
-def _text(column: pa.ChunkedArray, where: str, name: str) -> pa.ChunkedArray:
-    column = _plain(column)
-    if column.null_count:
-        row = pc.index(pc.is_null(column), True).as_py() + 1
-        raise UsageError(
-            f"`data.text_column` {name!r} has no text in {column.null_count} rows of {where}, first in row {row}: "
-            "remove those rows or give them a text."
+    def _keep(self, split: str, rows: Rows, order: Order, removed: dict[str, int]) -> None:
+        self.rows[split], self.chosen[split] = rows, np.sort(order)
+        classes = np.bincount(rows.labels[order], minlength=self.options["num_labels"]).tolist()
+        usable = rows.texts[rows.usable]
+        self.summary[split] = {
+            "source": str(rows.table),
+            "read": len(rows),
+            "refused": rows.refused,
+            "removed": removed,
+            "repeated_texts": len(usable) - len(np.unique(usable)),
+            "rows": len(order),
+            "rows_per_class": classes,
+        }
+        names = list(class_names(self.options["num_labels"], self.options["label_names"]).values())
+        if split != "val":
+            rank_zero_info(self._label_map.describe(names))
+        refused = "".join(f", {count:,} refused ({kind})" for kind, count in rows.refused.items())
+        gone = sum(removed.values())
+        elsewhere = f", {gone:,} left out: their text or group stands in another split" if gone else ""
+        per_class = " ".join(f"{count:,}" for count in classes)
+        rank_zero_info(
+            f"{split}: {len(order):,} of {len(rows):,} rows of {rows.table}; {per_class} per class{refused}{elsewhere}"
         )
-    if not pa.types.is_string(column.type):
-        raise UsageError(
-            f"`data.text_column` {name!r} of {where} holds {column.type}, not text: "
-            "name the column with the review by --data.text_column."
-        )
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid as error:  # parquet promises UTF-8 and does not check it
-        raise UsageError(f"`data.text_column` {name!r} of {where} is not UTF-8 ({error}): mend the file.") from error
-    return column
-
-
-def _ids(column: pa.ChunkedArray, where: str, name: str) -> pa.ChunkedArray:
-    column = _plain(column)
-    kind = column.type
-    if not (pa.types.is_string(kind) or pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or kind == pa.null()):
-        raise UsageError(
-            f"`data.id_column` {name!r} of {where} holds {kind}, which cannot stand in a csv of predictions: "
-            "give ids that are texts or numbers."
-        )
-    return column
-
-
-def _labels(
-    column: pa.ChunkedArray, where: str, name: str, offset: int, num_labels: int
-) -> pa.ChunkedArray:  # (rows,) int64
-    column = _plain(column)
-    kind = column.type
-    if pa.types.is_string(kind):  # as csv has them
-        trimmed = pc.utf8_trim_whitespace(column)
-        is_number = pc.match_substring_regex(trimmed, r"^-?[0-9]+(\.[0-9]*)?$")
-        numbers = pc.if_else(is_number, trimmed, None).cast(pa.float64())
-    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        numbers = column.cast(pa.float64(), safe=False)
-    else:
-        numbers = pa.chunked_array([pa.nulls(len(column), pa.float64())])
-    labels = pc.subtract(numbers, offset)
-    whole = pc.equal(labels, pc.floor(labels))
-    inside = pc.and_(pc.greater_equal(labels, 0), pc.less(labels, num_labels))
-    bad = pc.invert(pc.fill_null(pc.and_(whole, inside), False))
-    if pc.any(bad).as_py():
-        row = pc.index(bad, True).as_py()
-        way_out = (
-            "mend the rows, or say with --data.label_offset what to subtract (1 for stars that are stored as 1..5)"
-            if offset == 0
-            else "mend the rows or --data.label_offset"
-        )
-        raise UsageError(
-            f"`data.label_column` {name!r} holds {column[row].as_py()!r} in row {row + 1} of {where} "
-            f"({pc.sum(bad).as_py()} such rows of {len(column)}); allowed are whole numbers "
-            f"{offset}..{offset + num_labels - 1} ({offset} means 1 star): {way_out}."
-        )
-    return labels.cast(pa.int64())

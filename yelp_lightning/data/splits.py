@@ -1,29 +1,31 @@
-"""Splits: which rows train and which validate, chosen by seed before anything is tokenized."""
+"""Splits: which rows train and which validate, chosen by seed before anything is tokenized; no text in two of them."""
 
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from yelp_lightning.errors import UsageError
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-Sampling = Literal["shuffle", "stratified"]
+Sampling = Literal["shuffle", "stratified", "first"]
+OnDuplicate = Literal["remove", "error", "keep"]
+# A number of rows, or the share of them.
+Size = int | float
+Order = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
 # Where a source brings no validation rows and none were asked for: a tenth of train, at most this many.
 MAX_DEFAULT_VAL_ROWS = 10_000
 
 
-def row_order(labels: npt.NDArray[np.int64], sampling: Sampling, seed: int) -> npt.NDArray[np.int64]:
+def row_order(labels: npt.NDArray[np.int16], sampling: Sampling, seed: int) -> Order:
     """An order of all rows whose first and whose last rows, as many as you like, are a fair sample.
 
     Args:
         labels: Class of each row, ``(n,)``.
         sampling: ``shuffle``: the permutation of ``datasets.Dataset.shuffle(seed)``, to the row. ``stratified``: that
             permutation, rearranged so that the first k rows hold of each class its share of k, rounded up or down,
-            for every k; so do the last k.
+            for every k; so do the last k. ``first``: the rows' own order.
         seed: Seed of the permutation.
 
     Returns:
@@ -33,11 +35,13 @@ def row_order(labels: npt.NDArray[np.int64], sampling: Sampling, seed: int) -> n
         >>> row_order(np.array([0, 0, 1, 1]), "stratified", seed=1).tolist()
         [0, 2, 1, 3]
     """
+    if sampling == "first":
+        return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))
     return order if sampling == "shuffle" else order[_interleave(labels[order])]
 
 
-def _interleave(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _interleave(labels: npt.NDArray[np.int16]) -> Order:
     """Places of the rows, rearranged so that every beginning holds each class in proportion.
 
     Row k of a class with m of the n rows may stand from place ``floor(k n / m)`` on, and must stand before place
@@ -63,66 +67,135 @@ def _interleave(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return places
 
 
-def subsample(rows: "Dataset", size: int | None, sampling: Sampling, seed: int, option: str) -> "Dataset":
-    """Choose ``size`` rows.
+def take(order: Order, size: Size | None, option: str) -> Order:
+    """The first rows of an order.
 
     Args:
-        rows: Data set with a ``label`` column.
-        size: Rows to keep; None keeps all of them, in their own order.
-        sampling: As in ``row_order``.
-        seed: Seed of the choice.
+        order: Row numbers, ``(n,)``.
+        size: How many, or the share of them; None means all.
         option: The option that gave ``size``, for the error.
 
     Returns:
-        The first ``size`` rows in ``row_order``.
+        The rows.
 
     Raises:
-        UsageError: If there are fewer rows than that.
+        UsageError: If there are fewer rows than that, or the share of them is none.
     """
-    if size is None:
-        return rows
-    _require_rows(size, len(rows), option)
-    return rows.select(row_order(np.asarray(rows["label"]), sampling, seed)[:size])
+    return order if size is None else order[: count_of(size, len(order), option)]
 
 
-def cut_validation(
-    rows: "Dataset", train_size: int | None, val_size: int | None, sampling: Sampling, seed: int
-) -> tuple["Dataset", "Dataset"]:
-    """Cut validation rows from the training rows.
-
-    Validation rows are the last ``val_size`` in ``row_order``, training rows the first ``train_size``: another
-    ``train_size`` leaves the validation rows as they were, so that runs can be compared.
+def count_of(size: Size, available: int, option: str, beside: str = "") -> int:
+    """A number of rows from a number or a share.
 
     Args:
-        rows: The source's training rows.
-        train_size: Rows to train on; None means all that validation leaves.
-        val_size: Rows to validate on; None means a tenth of ``rows``, at most 10,000.
-        sampling: As in ``row_order``.
-        seed: Seed of the choice.
+        size: A number of rows, or the share of ``available``.
+        available: Rows that there are.
+        option: The option that gave ``size``, for the error.
+        beside: What they are beside, for the error.
 
     Returns:
-        Training rows and validation rows, disjoint.
+        The number, at least 1.
 
     Raises:
-        UsageError: If the source has too few rows.
+        UsageError: If there are fewer rows than that, or the share is less than one row.
     """
-    if len(rows) < 2:
-        raise UsageError(
-            "`data.source` holds 1 row to train on, and validation rows are cut from the same: give at least 2 rows."
-        )
-    if val_size is None:
-        val_size = min(max(len(rows) // 10, 1), MAX_DEFAULT_VAL_ROWS)
-    _require_rows(val_size, len(rows) - 1, "data.val_size", " beside one to train on")
-    if train_size is None:
-        train_size = len(rows) - val_size
-    _require_rows(train_size, len(rows) - val_size, "data.train_size", f" beside the {val_size} for validation")
-    order = row_order(np.asarray(rows["label"]), sampling, seed)
-    return rows.select(order[:train_size]), rows.select(order[len(rows) - val_size :])
-
-
-def _require_rows(size: int, available: int, option: str, beside: str = "") -> None:
-    if size > available:
+    count = size if isinstance(size, int) else round(size * available)
+    if count > available:
         raise UsageError(
             f"`{option}` is {size}, but the data hold only {available} rows{beside}: "
             f"give at most {available}, or leave the option out."
         )
+    if count < 1:
+        raise UsageError(f"`{option}` is {size}, which is no row of {available}{beside}: give a larger share.")
+    return count
+
+
+def cut_validation(
+    labels: npt.NDArray[np.int16], order: Order, val_size: Size | None, groups: Hashes | None = None
+) -> tuple[Order, Order]:
+    """Cut validation rows from the training rows: the last ones in their order, each class in its share.
+
+    Which rows validate depends on neither the number of training rows nor on which of them are left out later, so that
+    runs can be compared.
+
+    Args:
+        labels: Class of each of the source's training rows, ``(n,)``.
+        order: From ``row_order``.
+        val_size: Rows to validate on, or the share of all; None means a tenth, at most 10,000.
+        groups: Group of each row, ``(n,)``: a group goes whole to one side, and there may then be fewer validation
+            rows than asked for.
+
+    Returns:
+        Rows to train on and rows to validate on, disjoint, each in ``order``.
+
+    Raises:
+        UsageError: If there are too few rows, or no group is small enough.
+    """
+    n = len(order)
+    if n < 2:
+        raise UsageError(
+            "`data.source` holds 1 row to train on, and validation rows are cut from the same: give at least 2 rows."
+        )
+    if val_size is None:
+        val_size = min(max(n // 10, 1), MAX_DEFAULT_VAL_ROWS)
+    option, beside = "data.val_size", " beside one to train on"
+    count = count_of(val_size, n if isinstance(val_size, float) else n - 1, option, beside)
+    shares = _shares(labels, count)
+    from_end = order[::-1]
+    chosen = _last_rows(labels, from_end, shares) if groups is None else _last_groups(labels, from_end, shares, groups)
+    if not chosen.any():
+        raise UsageError(
+            f"`data.group_column`: no group has at most {count} rows, so none can be set aside for validation: "
+            "give a larger --data.val_size."
+        )
+    return order[~chosen[order]], order[chosen[order]]
+
+
+def _shares(labels: npt.NDArray[np.int16], count: int) -> npt.NDArray[np.int64]:
+    """How many of ``count`` rows each class gets: its share, rounded so that the sum is right (largest remainders)."""
+    exact = np.bincount(labels) * count / len(labels)
+    shares = exact.astype(np.int64)
+    missing = count - int(shares.sum())
+    shares[np.argsort(shares - exact, kind="stable")[:missing]] += 1
+    return shares
+
+
+def _last_rows(labels: npt.NDArray[np.int16], from_end: Order, shares: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    chosen = np.zeros(len(labels), bool)
+    for label, share in enumerate(shares):
+        chosen[from_end[labels[from_end] == label][:share]] = True
+    return chosen
+
+
+def _last_groups(
+    labels: npt.NDArray[np.int16], from_end: Order, shares: npt.NDArray[np.int64], groups: Hashes
+) -> npt.NDArray[np.bool_]:
+    """Whole groups, from the end of the order: first those that keep to each class's share, then any that still fit."""
+    _, first, number = np.unique(groups[from_end], return_index=True, return_inverse=True)
+    members = np.split(from_end[np.argsort(number, kind="stable")], np.cumsum(np.bincount(number))[:-1])
+    chosen = np.zeros(len(labels), bool)
+    left = shares.copy()
+    for keep_shares in (True, False):
+        for group in np.argsort(first, kind="stable"):
+            rows = members[group]
+            counts = np.bincount(labels[rows], minlength=len(shares))
+            fits = (counts <= left).all() if keep_shares else len(rows) <= left.sum()
+            if fits and not chosen[rows[0]]:
+                chosen[rows] = True
+                left -= counts
+            if left.sum() == 0:
+                return chosen
+    return chosen
+
+
+def known(hashes: Hashes, others: list[Hashes]) -> npt.NDArray[np.bool_]:
+    """Which texts or groups also stand in other splits.
+
+    Args:
+        hashes: ``(n,)``.
+        others: Those of the other splits.
+
+    Returns:
+        ``(n,)`` bool.
+    """
+    return np.isin(hashes, np.concatenate([np.empty(0, np.uint64), *others]))

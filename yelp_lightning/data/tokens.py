@@ -1,49 +1,88 @@
 """Tokens: each review encoded once by the model's own tokenizer, kept in an Arrow file, unpadded."""
 
-import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from hashlib import sha256
+from itertools import chain, islice
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from yelp_lightning.data.cache import cached
+from yelp_lightning.data.rows import Rows, Table
+from yelp_lightning.data.truncation import Encoder, Truncation
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 # Part of the cache key: raise it when what an encoded file holds changes.
-_FORMAT = 1
+_FORMAT = 2
+_THREADS = 2
+# Reviews per record batch of the file, and per call of the tokenizer.
+BATCH_ROWS = 1_000
+SCHEMA = pa.schema(
+    {
+        "input_ids": pa.list_(pa.int32()),
+        "length": pa.int32(),  # tokens kept
+        "full_length": pa.int32(),  # tokens before truncation
+        "label": pa.int16(),
+        "row": pa.int64(),  # number of the row in its table
+    }
+)
 
 
 class TokenRows(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Encoded reviews; indexing with several row numbers gives their padded batch.
+    """Encoded reviews, read from their file as they are needed; indexing with row numbers gives their padded batch.
 
     ``B`` is rows in a batch, ``T`` tokens of its longest row.
 
     Args:
-        encoded: Data set with ``input_ids`` (int32 lists) and ``label``, from ``encode``.
+        path: Arrow file from ``encode``; it may be deleted once it is open.
         pad_token_id: Token that fills short rows up.
     """
 
-    def __init__(self, encoded: "Dataset", pad_token_id: int) -> None:
-        # One flat array and offsets instead of Arrow rows: a batch is then a few slices.
-        column = encoded.data.column("input_ids").combine_chunks()
-        self.tokens = torch.from_numpy(column.values.to_numpy(zero_copy_only=False).copy())
-        self.offsets: npt.NDArray[np.int64] = column.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
-        self.labels = torch.as_tensor(encoded.data.column("label").to_numpy().copy(), dtype=torch.int64)
+    def __init__(self, path: Path, pad_token_id: int) -> None:
+        self.path = path
         self.pad_token_id = pad_token_id
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        lists = [batch.column("input_ids") for batch in batches]
+        # Views of the mapped file: no token is read before its batch is.
+        self._tokens = [column.values.to_numpy() for column in lists]
+        self._offsets = [column.offsets.to_numpy() for column in lists]
 
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each row, special ones included, ``(n,)``."""
-        return np.diff(self.offsets)
+        def joined(name: str) -> npt.NDArray[np.int64]:
+            return np.concatenate([batch.column(name).to_numpy() for batch in batches])
+
+        self.lengths: npt.NDArray[np.int32] = joined("length").astype(np.int32, copy=False)
+        self.full_lengths: npt.NDArray[np.int32] = joined("full_length").astype(np.int32, copy=False)
+        self.labels: npt.NDArray[np.int16] = joined("label").astype(np.int16, copy=False)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def tokens(self, row: int) -> npt.NDArray[np.int32]:
+        """Tokens of one review.
+
+        Args:
+            row: Its number.
+
+        Returns:
+            ``(length,)``, special ones included.
+        """
+        batch, row = divmod(row, BATCH_ROWS)
+        start, stop = self._offsets[batch][row : row + 2]
+        tokens: npt.NDArray[np.int32] = self._tokens[batch][start:stop]
+        return tokens
 
     def __getitem__(self, rows: int | list[int]) -> dict[str, Tensor]:
         """Pad the given rows to the longest of them.
@@ -55,88 +94,143 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Tensor]]):
             ``input_ids (B, T)``, ``attention_mask (B, T)``, ``labels (B,)`` and ``row (B,)``, the row numbers; int64.
         """
         rows = [rows] if isinstance(rows, int) else rows
-        sequences = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows]
-        lengths = torch.tensor([len(sequence) for sequence in sequences])
-        input_ids = pad_sequence(sequences, batch_first=True, padding_value=self.pad_token_id).long()
+        lengths = self.lengths[rows]
+        input_ids = np.full((len(rows), lengths.max()), self.pad_token_id, np.int64)
+        for ids, row, length in zip(input_ids, rows, lengths.tolist(), strict=True):
+            ids[:length] = self.tokens(row)
         # The mask comes from the lengths: a review may contain the padding token's own id.
-        attention_mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
-        index = torch.tensor(rows)
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": self.labels[index], "row": index}
+        mask = np.arange(input_ids.shape[1]) < lengths[:, None]
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+            "labels": torch.from_numpy(self.labels[rows].astype(np.int64)),
+            "row": torch.tensor(rows),
+        }
 
 
 def encode(
-    rows: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int, cache_dir: Path | None, name: str
-) -> TokenRows:
-    """Encode reviews, or find them encoded already.
+    rows: Rows, chosen: npt.NDArray[np.int64], tokenizer: "PreTrainedTokenizerBase", max_length: int,
+    truncation: Truncation, num_proc: int, cache_dir: Path, name: str,
+) -> TokenRows:  # fmt: skip
+    """Encode the chosen rows of a table, or find them encoded already.
 
     Args:
-        rows: Data set with ``text`` and, unless they are to be predicted, ``label``.
+        rows: All rows of the table.
+        chosen: Row numbers in rising order, ``(n,)``.
         tokenizer: The model's own tokenizer.
-        max_length: Longest row, tokens, special ones included; what is longer loses its end.
-        cache_dir: Folder of encoded files; None keeps them in memory only.
+        max_length: Longest row, tokens, special ones included.
+        truncation: What a longer row keeps.
+        num_proc: Processes that tokenize.
+        cache_dir: Folder of encoded files.
         name: What the rows are, for the progress bar.
 
     Returns:
-        The rows' tokens, in the same order; rows without a label get label 0.
+        The rows' tokens, in the same order.
     """
-    from datasets import Features, List, Value
+    encoder = Encoder(tokenizer, max_length, truncation)
+    key = sha256(f"{_FORMAT} {rows.table.key()} {max_length} {truncation}".encode())
+    key.update(chosen.tobytes())
+    # What a class is called does not matter here, which class a row has does.
+    key.update(rows.labels[chosen].tobytes())
+    key.update(_identity(tokenizer))
 
-    key = _cache_key(rows, tokenizer, max_length)
-    cache_file = None
-    if cache_dir is not None:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        cache_file = cache_dir / f"{key}.arrow"
-        _remove_broken(cache_file, len(rows))
-    encoded = rows.map(
-        _encode_batch,
-        batched=True,
-        fn_kwargs={"tokenizer": tokenizer, "max_length": max_length},
-        remove_columns=rows.column_names,
-        features=Features({"input_ids": List(Value("int32")), "label": Value("int64")}),
-        # `map` writes to a temporary file beside this one and renames it; an existing file is read instead.
-        cache_file_name=None if cache_file is None else str(cache_file),
-        keep_in_memory=cache_file is None,
-        new_fingerprint=key,
-        desc=f"Tokenizing {name} reviews",
-    )
+    def write(file: IO[bytes]) -> None:
+        write_tokens(file, rows.table, chosen, rows.labels[chosen], encoder, num_proc, name)
+
+    return TokenRows(cached(cache_dir, key.hexdigest()[:32], write), pad_token(tokenizer))
+
+
+def write_tokens(
+    file: IO[bytes], table: Table, chosen: npt.NDArray[np.int64], labels: npt.NDArray[np.int16],
+    encoder: Encoder, num_proc: int, name: str,
+) -> None:  # fmt: skip
+    """Write an Arrow file of tokens, ``SCHEMA``, in batches of ``BATCH_ROWS`` reviews.
+
+    Args:
+        file: Where to.
+        table: Where the texts are.
+        chosen: Row numbers in rising order, ``(n,)``.
+        labels: Their classes, ``(n,)``.
+        encoder: Texts to tokens.
+        num_proc: Processes that tokenize.
+        name: What the rows are, for the progress bar.
+    """
+    texts = table.texts(chosen)
+    start = 0
+    with (
+        _executor(num_proc) as executor,
+        pa.ipc.new_file(file, SCHEMA) as writer,
+        tqdm(desc=f"Tokenizing {name} reviews", total=len(chosen), unit=" rows", delay=2) as progress,
+    ):
+        for tokens, lengths, full_lengths in _in_order(executor, encoder, _batches(texts), num_proc + _THREADS):
+            stop = start + len(lengths)
+            offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+            lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(tokens))
+            columns = [lists, lengths, full_lengths, labels[start:stop], chosen[start:stop]]
+            writer.write_batch(pa.record_batch([pa.array(column) for column in columns], schema=SCHEMA))
+            start = stop
+            progress.update(len(lengths))
+    assert start == len(chosen), f"{start} of {len(chosen)} texts were read"
+
+
+def pad_token(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The token that fills short rows up.
+
+    Args:
+        tokenizer: The model's own tokenizer.
+
+    Returns:
+        Its number.
+    """
     pad_token_id = tokenizer.pad_token_id
     assert isinstance(pad_token_id, int), f"{type(tokenizer).__name__} has no padding token"
-    return TokenRows(encoded, pad_token_id)
+    return pad_token_id
 
 
-def _encode_batch(
-    batch: dict[str, list[Any]], tokenizer: "PreTrainedTokenizerBase", max_length: int
-) -> dict[str, list[Any]]:
-    input_ids = tokenizer(
-        batch["text"], truncation=True, max_length=max_length, padding=False, return_attention_mask=False,
-        return_token_type_ids=False,
-    )["input_ids"]  # fmt: skip
-    return {"input_ids": input_ids, "label": batch.get("label", [0] * len(input_ids))}
+Encoded = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]
 
 
-def _remove_broken(cache_file: Path, rows: int) -> None:
-    """Remove a cache file that a power cut or a full disk left incomplete: it is then written again."""
-    from datasets import Dataset
-
-    if cache_file.exists():
-        try:
-            whole = len(Dataset.from_file(str(cache_file))) == rows
-        except (pa.ArrowException, OSError):
-            whole = False
-        if not whole:
-            cache_file.unlink()
+def _encode_batch(encoder: Encoder, texts: list[str]) -> Encoded:
+    """Tokens of all texts one after the other, their lengths, and their lengths before truncation."""
+    ids, full_lengths = encoder(texts)
+    # A blank text of a tokenizer without special tokens has no token: padding stands for it.
+    ids = [tokens or [pad_token(encoder.tokenizer)] for tokens in ids]
+    lengths = np.fromiter(map(len, ids), np.int32, len(ids))
+    tokens = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum()))
+    return tokens, lengths, np.array(full_lengths, np.int32)
 
 
-def _cache_key(rows: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> str:
-    """Content of the rows, the tokenizer and the options: anything that changes a token changes the key."""
-    # The first call moves the truncation, its side included, into the tokenizer's state.
-    _encode_batch({"text": [""]}, tokenizer, max_length)
-    key = hashlib.sha256(f"{_FORMAT} {max_length} {type(tokenizer).__name__}".encode())
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    while batch := list(islice(texts, BATCH_ROWS)):
+        yield batch
+
+
+def _executor(num_proc: int) -> Executor:
+    """Threads: a fast tokenizer uses all cores by itself, and a second one fills its gaps. Or processes."""
+    if num_proc == 1:
+        return ThreadPoolExecutor(_THREADS)
+    threads = str(max((os.cpu_count() or 1) // num_proc, 1))
+    return ProcessPoolExecutor(num_proc, get_context("spawn"), initializer=_set_threads, initargs=(threads,))
+
+
+def _set_threads(threads: str) -> None:
+    os.environ["RAYON_NUM_THREADS"] = threads
+
+
+def _in_order(executor: Executor, encoder: Encoder, batches: Iterator[list[str]], ahead: int) -> Iterator[Encoded]:
+    """Encoded batches in the order of the texts, at most ``ahead`` of them in memory."""
+    waiting: deque[Future[Encoded]] = deque()
+    encode_batch: Callable[[Encoder, list[str]], Encoded] = _encode_batch
+    for batch in batches:
+        waiting.append(executor.submit(encode_batch, encoder, batch))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _identity(tokenizer: "PreTrainedTokenizerBase") -> bytes:
+    """Everything that decides which tokens a text becomes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    key.update((backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))).encode())
-    for batch in rows.iter(batch_size=1000):
-        for text in batch["text"]:
-            data = text.encode("utf-8", "surrogatepass")
-            key.update(len(data).to_bytes(8, "little") + data)
-        key.update(repr(batch.get("label")).encode())
-    return key.hexdigest()[:32]
+    rules = backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))
+    return f"{type(tokenizer).__name__} {rules}".encode()

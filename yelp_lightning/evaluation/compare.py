@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     options = _init_options(checkpoint)
     fixed = {name: options[name] for name in ARCHITECTURE}
     datamodule = ReviewDataModule(**fixed, **config.data.as_dict())
-    datamodule.restore(str(path))
+    datamodule.restore(str(path), checkpoint)
     datamodule.check("test")
     reports = {}
     for name, source in {"un-tuned": None, "tuned": str(path)}.items():

@@ -16,7 +16,8 @@ def print_metrics(title: str, reports: dict[str, dict[str, Any]], stage: str) ->
     """
     table = Table(title=title, title_justify="left", caption="[..]: 95 % interval; mae in stars; n rows measured",
                   caption_justify="left")  # fmt: skip
-    columns = ["accuracy", "macro_f1", "mae", "n"]
+    measured = next(iter(reports.values()))
+    columns = [name for name in ("accuracy", "macro_f1", "mae", "n") if f"{stage}/{name}" in measured]
     for column in ["", *columns]:
         table.add_column(column, justify="right" if column else "left")
     for name, report in reports.items():

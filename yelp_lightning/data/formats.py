@@ -1,0 +1,321 @@
+"""Formats: csv, tsv, jsonl, parquet, arrow and txt, plain, compressed or in a zip, as a stream of chunks of rows."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import xxhash
+
+from yelp_lightning.errors import UsageError
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+# .json holds one object a line, as Yelp's own files do; .arrow is what `datasets` keeps of a Hub id.
+TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
+ENDINGS = "csv, tsv, jsonl or parquet, plain, .gz, .zst or in a .zip"
+# Rows that are in memory at a time, and the longest line and cell, characters: a file of one endless line, or with a
+# quote that is never closed, ends in a sentence and not in swap.
+CHUNK_ROWS = 2_000
+MAX_CELL = 2**26
+# What readers raise for a file that is not what its ending says, or is cut off.
+_BROKEN = (ValueError, OSError, EOFError, zlib.error, csv.Error, pa.ArrowException, RuntimeError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file, or one file inside a zip.
+
+    Args:
+        path: The file.
+        member: Name inside the zip; empty for a plain file.
+    """
+
+    path: Path
+    member: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}/{self.member}" if self.member else str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Name without its folders, such as ``train.csv.gz``."""
+        return Path(self.member or self.path).name
+
+    @property
+    def compression(self) -> str | None:
+        """``gzip``, ``zstd`` or None."""
+        return COMPRESSIONS.get(Path(self.name).suffix)
+
+    @property
+    def format(self) -> str:
+        """The ending that says what the rows look like, such as ``.csv``."""
+        return Path(Path(self.name).stem if self.compression else self.name).suffix
+
+    def digest(self) -> str:
+        """Hash of its content: another file of the same name, size and time has another."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest() + self.member
+
+
+@dataclass(frozen=True)
+class CsvLayout:
+    r"""What a csv or tsv file does not say of itself.
+
+    Args:
+        column_names: Names of the columns where there is no header line; empty means that the first line is one.
+        backslash_escapes: Whether ``\n`` and ``\"`` stand for a line end and a quote.
+    """
+
+    column_names: tuple[str, ...] = ()
+    backslash_escapes: bool = False
+
+
+@dataclass
+class Chunk:
+    """Some rows of a file, in order.
+
+    Args:
+        names: All columns of the file that are known so far.
+        columns: The wanted columns that it has: Python values, or Arrow's.
+        lines: Where each row starts: its line in a text file, its number in others; from 1.
+        problems: Row of this chunk to what is wrong with it, for rows that cannot be parsed; their values mean nothing.
+    """
+
+    names: list[str]
+    columns: dict[str, list[Any] | pa.Array]
+    lines: Sequence[int]
+    problems: dict[int, str] = field(default_factory=dict)
+
+
+def zip_members(path: Path) -> list[DataFile]:
+    """The tables inside a zip.
+
+    Args:
+        path: The zip.
+
+    Returns:
+        Its files in one of the known formats, by name; what an operating system left there does not count.
+
+    Raises:
+        UsageError: If it is no zip.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [DataFile(path, name) for name in sorted(archive.namelist())]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UsageError(f"{path} cannot be read as a zip ({error}): mend the file.") from error
+    return [member for member in members if member.format in TABLES and not member.member.startswith("__MACOSX")]
+
+
+def read_chunks(file: DataFile, wanted: Sequence[str], layout: CsvLayout, option: str) -> Iterator[Chunk]:
+    """Read some columns of a file, to the letter: a field of a csv is text, so ``007`` and ``NA`` stay what they are.
+
+    Args:
+        file: Text is UTF-8, with or without a BOM; a json has one object a line, a txt one review (column ``text``).
+        wanted: Names of the columns to read.
+        layout: What a csv or tsv does not say of itself.
+        option: The option that named the file, for errors.
+
+    Yields:
+        Its rows, at most ``CHUNK_ROWS`` at a time; at least one chunk, so that the names of an empty table are known.
+        Bytes that are not UTF-8 are surrogates in the text: they are found where rows are checked.
+
+    Raises:
+        UsageError: If the ending is unknown, the file is empty, or it is not what its ending says.
+    """
+    if file.format not in (*TABLES, ".txt"):
+        raise UsageError(f"`{option}` is {str(file)!r}, whose ending is not one of {ENDINGS}: rename or convert it.")
+    empty = True
+    try:
+        with ExitStack() as stack:
+            for chunk in _chunks(file, stack, list(dict.fromkeys(wanted)), layout):
+                empty = empty and not chunk.names and not chunk.lines
+                yield chunk
+    except _BROKEN as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        raise UsageError(
+            f"`{option}`: {file} cannot be read as {file.format[1:]} ({reason}): mend the file."
+        ) from error
+    if empty:
+        raise UsageError(f"`{option}`: {file} is empty: give a file with at least one review.")
+
+
+def _chunks(file: DataFile, stack: ExitStack, wanted: list[str], layout: CsvLayout) -> Iterator[Chunk]:
+    if file.format == ".parquet":
+        yield from _parquet_chunks(stack.enter_context(_seekable(file)), wanted)
+    elif file.format == ".arrow":
+        reader = stack.enter_context(pa.ipc.open_stream(stack.enter_context(pa.memory_map(str(file.path)))))
+        yield from _arrow_chunks(iter(reader), reader.schema.names, wanted)
+    else:
+        lines = _lines(stack.enter_context(_stream(file)))
+        if file.format == ".txt":
+            yield from _txt_chunks(lines)
+        elif file.format in (".jsonl", ".json"):
+            yield from _json_chunks(lines, wanted)
+        else:
+            yield from _csv_chunks(lines, "\t" if file.format == ".tsv" else ",", wanted, layout)
+
+
+@contextmanager
+def _stream(file: DataFile) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed; a compressed stream that was cut off is an error."""
+    with ExitStack() as stack:
+        if not file.member:
+            yield stack.enter_context(pa.input_stream(str(file.path), file.compression, buffer_size=2**20))
+            return
+        member = stack.enter_context(zipfile.ZipFile(file.path)).open(file.member)
+        stack.enter_context(member)
+        # Read to its end, a member is checked against the zip's own checksum.
+        yield stack.enter_context(pa.CompressedInputStream(member, file.compression)) if file.compression else member
+
+
+@contextmanager
+def _seekable(file: DataFile) -> Iterator[Any]:
+    if not file.member and not file.compression:
+        yield file.path
+        return
+    with tempfile.TemporaryFile() as copy, _stream(file) as stream:
+        shutil.copyfileobj(stream, copy)
+        yield copy
+
+
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    r"""Decoded lines with their ends, split at ``\n`` alone."""
+    text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="\n")
+    number = 0
+    while line := text.readline(MAX_CELL):
+        number += 1
+        if len(line) == MAX_CELL:
+            raise ValueError(f"line {number} is longer than {MAX_CELL >> 20} MiB")
+        if number == 1:
+            line = line.removeprefix("\ufeff")
+            if line.startswith(("\udcff\udcfe", "\udcfe\udcff")):
+                raise ValueError("line 1 starts with the mark of UTF-16: save the file as UTF-8")
+        if line:  # a BOM alone is no line
+            yield line
+
+
+def _header(names: list[str]) -> list[str]:
+    for name in names:
+        if "\0" in name:  # UTF-16 without its mark, for one
+            raise ValueError("line 1 holds a NUL byte: save the file as UTF-8")
+        if not name.isascii() and any("\udc80" <= letter <= "\udcff" for letter in name):
+            raise ValueError("line 1 is not UTF-8: save the file as UTF-8")
+    return names
+
+
+def _csv_chunks(lines: Iterator[str], delimiter: str, wanted: list[str], layout: CsvLayout) -> Iterator[Chunk]:
+    csv.field_size_limit(MAX_CELL)
+    # Strict: text after a closing quote, or a quote that is never closed, would change reviews or swallow rows.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    rows = _csv_rows(reader)
+    try:
+        names = _header(list(layout.column_names) or next((row for _, row in rows if row), []))
+        kept = [(name, i) for i, name in enumerate(names) if name in wanted]
+        # A blank line is a row only where it can be one: in a file of one column.
+        filled = ((line, row or [""]) for line, row in rows if row or len(names) == 1)
+        while True:
+            chunk = list(islice(filled, CHUNK_ROWS))
+            problems = {
+                i: f"{len(row)} fields instead of {len(names)}"
+                for i, (_, row) in enumerate(chunk)
+                if len(row) != len(names)
+            }
+            for i in problems:
+                chunk[i] = (chunk[i][0], [""] * len(names))
+            columns = {name: [row[i] for _, row in chunk] for name, i in kept}
+            if layout.backslash_escapes:
+                columns = {name: [_unescape(field) for field in fields] for name, fields in columns.items()}
+            yield Chunk(names, columns, [line for line, _ in chunk], problems)
+            if not chunk:
+                return
+    except csv.Error as error:
+        reason = "lines end with CR alone" if "new-line" in str(error) else error
+        raise ValueError(f"line {reader.line_num}: {reason}") from error
+
+
+def _csv_rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    start = 1
+    for row in reader:
+        yield start, row
+        start = reader.line_num + 1
+
+
+def _unescape(field: str) -> str:
+    return field.replace("\\n", "\n").replace('\\"', '"') if "\\" in field else field
+
+
+def _json_chunks(lines: Iterator[str], wanted: list[str]) -> Iterator[Chunk]:
+    names: dict[str, None] = {}
+    rows = ((number, line) for number, line in enumerate(lines, start=1) if not line.isspace())
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        objects: list[dict[str, Any]] = []
+        problems = {}
+        for number, (_, line) in enumerate(chunk):
+            try:
+                row = json.loads(line, object_pairs_hook=_json_object)
+            except (ValueError, RecursionError) as error:
+                row, problems[number] = {}, f"no json object: {getattr(error, 'msg', error)}"
+            if not isinstance(row, dict):
+                row, problems[number] = {}, f"no json object, but a {type(row).__name__}"
+            names |= dict.fromkeys(row)
+            objects.append(row)
+        # A column that stands in no row so far may stand in a later one.
+        columns = {name: [row.get(name) for row in objects] for name in wanted if name in names}
+        yield Chunk(list(names), columns, [number for number, _ in chunk], problems)
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _txt_chunks(lines: Iterator[str]) -> Iterator[Chunk]:
+    numbered = enumerate((line.removesuffix("\n").removesuffix("\r") for line in lines), start=1)
+    while True:
+        chunk = list(islice(numbered, CHUNK_ROWS))
+        yield Chunk(["text"], {"text": [line for _, line in chunk]}, [number for number, _ in chunk])
+        if not chunk:
+            return
+
+
+def _parquet_chunks(source: Any, wanted: list[str]) -> Iterator[Chunk]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(source) as file:
+        names = file.schema_arrow.names
+        columns = [name for name in wanted if name in names]
+        yield from _arrow_chunks(file.iter_batches(CHUNK_ROWS, columns=columns), names, wanted)
+
+
+def _arrow_chunks(batches: Iterator[pa.RecordBatch], names: list[str], wanted: list[str]) -> Iterator[Chunk]:
+    start = 1
+    yield Chunk(names, {}, [])
+    for batch in batches:
+        for offset in range(0, len(batch), CHUNK_ROWS):
+            part = batch.slice(offset, CHUNK_ROWS)
+            once = [name for name in wanted if part.schema.names.count(name) == 1]
+            columns = {name: _plain(part.column(name)) for name in once}
+            yield Chunk(names, columns, range(start, start + len(part)))
+            start += len(part)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """The same values without Arrow's encodings: no dictionary, one type of string."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    is_string = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
+    return column.cast(pa.string()) if is_string else column
