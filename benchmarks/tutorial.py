@@ -16,27 +16,21 @@ trains with seed ``--seed`` + r. The last line of the output is one JSON object.
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import re
-import resource
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from common import circumstances, leave_result, measure, resolve_model
+
 # torch, transformers and lightning are imported where they are used: nobody pays for another's memory.
 
-ROOT = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 8  # reviews per optimizer step
 WARMUP_STEPS = 2  # optimizer steps that are not timed: first allocations, kernels built per shape
 VAL_SIZE = 50  # reviews that this project cuts from train for validation, which is never timed
@@ -234,31 +228,7 @@ def run_child(name: str, settings: Settings) -> None:
     result = CONTESTANTS[name](settings)
     if result["n"] != settings.eval_rows:
         raise RuntimeError(f"{settings.eval_rows} test reviews were ordered, {result['n']} were measured.")
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    result["peak_rss_mb"] = peak * unit / 1e6
-    (Path(settings.folder) / "result.json").write_text(json.dumps(result))
-
-
-def measure(name: str, settings: Settings) -> dict[str, float]:
-    """Run one contestant in a fresh process; if it fails, show its stderr and end the benchmark."""
-    path = [str(ROOT / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # The datasets cache is the run's own: nothing is found ready, nothing is left behind.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "HF_DATASETS_CACHE": f"{settings.folder}/datasets"}
-    command = [sys.executable, __file__, "--child", name, json.dumps(asdict(settings))]
-    child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace")
-    if child.returncode:
-        sys.exit(f"{child.stdout}{child.stderr}\n`{name}` failed with exit status {child.returncode}; see above.")
-    result: dict[str, float] = json.loads((Path(settings.folder) / "result.json").read_text())
-    return result
-
-
-def machine() -> dict[str, Any]:
-    """CPU model and the number of cores that this process may use."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": found[1] if found else platform.processor(), "cores": cores}
+    leave_result(settings.folder, result)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -295,14 +265,13 @@ def main() -> None:
     """Run the rounds, print the table, then the JSON line."""
     args = parse_arguments()
     data = str(args.data.resolve())  # the contestants run in the project's root
-    is_folder = args.model != "embedded" and Path(args.model).is_dir()
-    model = str(Path(args.model).resolve()) if is_folder else args.model
+    model = resolve_model(args.model)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in args.contestants}
     for number in range(args.rounds):
         for name, rounds in results.items():
             with tempfile.TemporaryDirectory() as folder:
                 settings = Settings(model, data, args.steps, args.eval_rows, args.seed + number, folder)
-                rounds.append(measure(name, settings))
+                rounds.append(measure(__file__, name, settings))
             latest = f"{name}: {rounds[-1]['reviews_per_s']:.2f} reviews/s"
             print(f"round {number + 1}/{args.rounds}  {latest}", file=sys.stderr, flush=True)
 
@@ -329,15 +298,11 @@ def main() -> None:
         "rounds_reviews_per_s": {
             name: [round(one["reviews_per_s"], 3) for one in each] for name, each in results.items()
         },
-        "machine": machine(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
         "model": args.model,
         "steps": args.steps,
         "warmup_steps": WARMUP_STEPS,
         "rounds": args.rounds,
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": shlex.join(["python", "benchmarks/tutorial.py", *sys.argv[1:]]),
+        **circumstances(__file__, packages),
     }
     print(json.dumps(report))
 

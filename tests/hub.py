@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, unquote
 
 from datasets import ClassLabel, Dataset, Features, Value
 
-# The one commit of every repository; the revisions are "main" and this hash.
+# The commit of every repository's "main"; its revisions are "main", this hash, and the branches that a test gives.
 COMMIT = "5ca1ab1e" * 5
 
 # Of google-bert/bert-base-cased/resolve/main/config.json and datasets/Yelp/yelp_review_full/resolve/main/README.md.
@@ -63,6 +63,7 @@ class Hub(ThreadingHTTPServer):
         datasets: Folder of each dataset repository, by its id.
         status: HTTP status to answer by the start of the path, such as ``{"/api/": 503}``; a test may change it while
             the hub runs.
+        branches: Folder of each branch beside main, by the id of its repository and its name.
 
     Attributes:
         endpoint: Address of the hub, ``http://127.0.0.1:PORT``.
@@ -75,10 +76,15 @@ class Hub(ThreadingHTTPServer):
     """
 
     def __init__(
-        self, models: dict[str, Path], datasets: dict[str, Path], status: dict[str, int] | None = None
+        self,
+        models: dict[str, Path],
+        datasets: dict[str, Path],
+        status: dict[str, int] | None = None,
+        branches: dict[str, dict[str, Path]] | None = None,
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Request)
         self.folders = {"models": models, "datasets": datasets}
+        self.branches = branches or {}
         self.status = {} if status is None else status
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.requests: list[str] = []
@@ -92,6 +98,25 @@ class Hub(ThreadingHTTPServer):
         """Stop, and close the port: from here on connections are refused."""
         self.shutdown()
         self.server_close()
+
+    def find(self, kind: str, repo: str, revision: str) -> tuple[Path | None, str]:
+        """Find what a repository holds at a revision.
+
+        Args:
+            kind: ``models`` or ``datasets``.
+            repo: Id of a repository that there is.
+            revision: A branch or a commit; empty means main.
+
+        Returns:
+            Its folder, None if there is no such revision, and its commit.
+        """
+        if revision in ("", "main", COMMIT):
+            return self.folders[kind][repo], COMMIT
+        for branch, folder in self.branches.get(repo, {}).items():
+            commit = hashlib.sha1(branch.encode(), usedforsecurity=False).hexdigest()
+            if revision in (branch, commit):
+                return folder, commit
+        return None, ""
 
     def environment(self, home: Path) -> dict[str, str]:
         """Make the environment of a fresh process that knows this hub and no other.
@@ -137,21 +162,21 @@ class _Request(BaseHTTPRequestHandler):
 
         kind, action = url["kind"] or "models", url["action"]
         repo, revision, name = (unquote(url[group] or "") for group in ("repo", "revision", "name"))
-        folder = self.server.folders[kind].get(repo)
-        if folder is None:
+        if repo not in self.server.folders[kind]:
             self.reply_not_found("RepoNotFound")
             return
-        if revision not in ("", "main", COMMIT):
+        folder, commit = self.server.find(kind, repo, revision)
+        if folder is None:
             self.reply_not_found("RevisionNotFound")
             return
         target = folder / name
         if ".." in name.split("/") or not (target.is_file() if action == "resolve" else target.is_dir()):
             # With the commit, so that the client may note in its cache that this commit has no such file.
-            self.reply_not_found("EntryNotFound", {"X-Repo-Commit": COMMIT})
+            self.reply_not_found("EntryNotFound", {"X-Repo-Commit": commit})
             return
 
         if action == "resolve":
-            self.reply_file(target)
+            self.reply_file(target, commit)
         elif action == "tree":
             recursive = parse_qs(query).get("recursive", [""])[0].lower() == "true"
             self.reply_json(_entries(folder, target.rglob("*") if recursive else target.iterdir()))
@@ -161,16 +186,16 @@ class _Request(BaseHTTPRequestHandler):
         else:
             files = [{"rfilename": path.relative_to(folder).as_posix()} for path in folder.rglob("*") if path.is_file()]
             self.reply_json(
-                {"id": repo, "sha": COMMIT, "private": False, "gated": False, "tags": [], "siblings": files}
+                {"id": repo, "sha": commit, "private": False, "gated": False, "tags": [], "siblings": files}
             )
 
     # CONNECT is how a client asks a proxy for an https host: noted like the others, and refused.
     do_GET = do_HEAD = do_POST = do_CONNECT = answer
 
-    def reply_file(self, path: Path) -> None:
+    def reply_file(self, path: Path, commit: str) -> None:
         """Send a file, or the part of it that a ``Range: bytes=first-last`` header asks for."""
         content = path.read_bytes()
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{_blob_id(path)}"', "Accept-Ranges": "bytes"}
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{_blob_id(path)}"', "Accept-Ranges": "bytes"}
         part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if part is None:
             self.reply(HTTPStatus.OK, content, headers)

@@ -103,11 +103,11 @@ def test_a_process_prints_one_line_and_exits_with_2(tmp_path: Path) -> None:
         ("a.csv", "label,body\n1,x\n", ["`data.text_column` is 'text'", "['label', 'body']", "--data.text_column"]),
         ("a.csv", "label,texts\n1,x\n", ["`data.text_column` is 'text'", "did you mean 'texts'?"]),
         ("a.csv", "stars,text\n1,x\n", ["`data.label_column` is 'label'", "['stars', 'text']", "--data.label_column"]),
-        ("a.csv", "label,text\n5,x\n", ["`data.label_column`", "5", "row 1", "0..4", "--data.label_offset"]),
-        ("a.jsonl", '{"label": 1.5, "text": "x"}\n', ["`data.label_column`", "1.5", "row 1", "0..4"]),
-        ("a.jsonl", "no json\n", ["`data.source`", "a.jsonl", "cannot be parsed as jsonl"]),
-        ("a.parquet", "PAR1 no parquet", ["`data.source`", "a.parquet", "cannot be parsed as parquet"]),
-        ("a.xlsx", "x", ["`data.source`", "a.xlsx", "ending", ".csv, .tsv, .jsonl"]),
+        ("a.csv", "label,text\n5,x\n", ["`data.source`", "line 2: 'label' is '5'", "0..4", "--data.label_offset"]),
+        ("a.jsonl", '{"label": 1.5, "text": "x"}\n', ["`data.source`", "line 1: 'label' is 1.5", "0..4"]),
+        ("a.jsonl", "no json\n", ["`data.source`", "a.jsonl", "line 1: no json object: Expecting value"]),
+        ("a.parquet", "PAR1 no parquet", ["`data.source`", "a.parquet", "cannot be read as parquet"]),
+        ("a.xlsx", "x", ["`data.source`", "a.xlsx", "ending", "csv, tsv, jsonl or parquet"]),
     ],
 )
 def test_file_to_train_on(
@@ -140,9 +140,9 @@ def test_folder_without_train(fit_refused: Callable[..., str], tmp_path: Path, r
         (["--data.val_size", 200], ["`data.val_size` is 200", "199 rows", "at most 199"]),
         (["--data.max_length", 513], ["`data.max_length` is 513", "512 tokens", "at most 512"]),
         (["--data.max_length", 2], ["`data.max_length` is 2", "at least 3"]),
-        (["--model.num_labels", 3], ["`data.label_column`", "0..2"]),
+        (["--model.num_labels", 3], ["`data.source`", "line 4: 'label' is 3", "0..2"]),
         (["--data.text_column", "txt"], ["`data.text_column` is 'txt'", "did you mean 'text'?"]),
-        (["--data.label_offset", 1], ["`data.label_column`", "holds 0", "1..5"]),
+        (["--data.label_offset", 1], ["`data.source`", "line 1: 'label' is 0", "1..5"]),
     ],
 )
 def test_option_that_the_data_do_not_allow(
@@ -395,10 +395,10 @@ def test_missing_file_to_predict(refused: Callable[..., str], trained: Path, tmp
 @pytest.mark.parametrize(
     ("name", "content", "parts"),
     [
-        ("in.xyz", "good\n", ["`--data.predict_path` is '{path}'", "ending", ".csv, .tsv, .jsonl"]),
+        ("in.xyz", "good\n", ["`--data.predict_path` is '{path}'", "ending", "csv, tsv, jsonl or parquet"]),
         ("in.csv", "", ["`--data.predict_path`", "{path}", "empty"]),
         ("in.csv", "text\n", ["`--data.predict_path`", "{path}", "0 rows"]),
-        ("in.jsonl", "no json\n", ["`--data.predict_path`", "{path}", "cannot be parsed as jsonl"]),
+        ("in.jsonl", "no json\n", ["`--data.predict_path`", "{path}", "line 1: no json object"]),
         ("in.csv", "id,texts\n1,x\n", ["`data.text_column` is 'text'", "did you mean 'texts'?", "--data.text_column"]),
     ],
 )

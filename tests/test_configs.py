@@ -10,8 +10,9 @@ from conftest import ROOT
 from yelp_lightning.cli import YelpCLI
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+OVERLAY_GROUPS = {"logger": "trainer", "strategy": "trainer", "source": "data"}
 # Overlays hold only differences; a whole config stands before them.
-OVERLAYS = [path for path in CONFIGS if path.parent.name in ("logger", "strategy")]
+OVERLAYS = [path for path in CONFIGS if path.parent.name in OVERLAY_GROUPS]
 
 
 class ParsedOnly(YelpCLI):
@@ -56,7 +57,7 @@ def test_begins_with_what_it_is_and_its_command(path: Path) -> None:
 
 def test_overlays_hold_no_more_than_their_group() -> None:
     for path in OVERLAYS:
-        assert set(yaml.safe_load(path.read_text(encoding="utf-8"))) == {"trainer"}
+        assert set(yaml.safe_load(path.read_text(encoding="utf-8"))) == {OVERLAY_GROUPS[path.parent.name]}
 
 
 def test_tutorial_is_the_tutorial() -> None:

@@ -15,12 +15,12 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from yelp_lightning.errors import UsageError
 from yelp_lightning.pretrained import (
     EMBEDDED_SHA256,
+    class_names,
     embedded_folder,
     load_classifier,
     load_tokenizer,
     max_positions,
     pack_encoder,
-    star_names,
     unpack_classifier,
     unpack_tokenizer,
 )
@@ -60,8 +60,8 @@ def without_tensors(*prefixes: str) -> Callable[[Path], object]:
     return drop
 
 
-def test_star_names() -> None:
-    assert star_names(5) == {0: "1 star", 1: "2 stars", 2: "3 stars", 3: "4 stars", 4: "5 stars"}
+def test_class_names() -> None:
+    assert class_names(5) == {0: "1 star", 1: "2 stars", 2: "3 stars", 3: "4 stars", 4: "5 stars"}
 
 
 def test_embedded_encoder_is_the_known_one() -> None:
@@ -100,7 +100,7 @@ def test_a_fresh_head_on_the_pretrained_encoder(tiny_bert: Path) -> None:
     loaded = model.base_model.state_dict()
     assert saved.keys() == loaded.keys()
     assert all(torch.equal(saved[name], loaded[name]) for name in saved)
-    assert model.config.id2label == star_names(5)
+    assert model.config.id2label == class_names(5)
     assert model.config.label2id["5 stars"] == 4
     assert not model.training
     # The head comes from the global seed.
@@ -126,7 +126,7 @@ def test_a_head_of_the_same_classes_is_kept(tmp_path: Path) -> None:
     saved = load_file(folder / "model.safetensors")
     model = load_classifier(str(folder), 5)
     assert torch.equal(model.classifier.weight, saved["classifier.weight"])
-    assert model.config.id2label == star_names(5)
+    assert model.config.id2label == class_names(5)
 
 
 def test_a_head_of_other_classes_is_refused(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_model_survives_the_checkpoint(tiny_bert: Path, tmp_path: Path) -> None:
     torch.save(packed, tmp_path / "packed.pt")
     after = unpack_classifier(torch.load(tmp_path / "packed.pt", weights_only=True))
     assert torch.equal(logits_of(after), logits_of(before))
-    assert after.config.id2label == star_names(5)
+    assert after.config.id2label == class_names(5)
     assert after.state_dict().keys() == before.state_dict().keys()
 
 

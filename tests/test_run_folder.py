@@ -14,7 +14,7 @@ from conftest import review
 
 from yelp_lightning.checkpoint import read_checkpoint
 from yelp_lightning.errors import UsageError
-from yelp_lightning.pretrained import star_names, unpack_classifier, unpack_tokenizer
+from yelp_lightning.pretrained import class_names, unpack_classifier, unpack_tokenizer
 from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, claim, finish, write_metrics
 
 TEXTS = [str(review(number)["text"]) for number in range(7)]
@@ -51,7 +51,7 @@ print(json.dumps({"logits": logits.tolist(), "names": model.config.id2label, "dt
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout)
     torch.testing.assert_close(torch.tensor(found["logits"]), own_logits(trained / "best.ckpt"), atol=1e-5, rtol=0)
-    assert {int(label): name for label, name in found["names"].items()} == star_names(5)
+    assert {int(label): name for label, name in found["names"].items()} == class_names(5)
     assert found["dtype"] == "torch.float32"
 
 

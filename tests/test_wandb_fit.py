@@ -21,13 +21,17 @@ def test_fit_logs_to_wandb(tiny_bert: Path, reviews: Path, tmp_path: Path) -> No
 
     # The whole resolved config, as it stands in the run folder.
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    assert logged["config"]["model"] == config["model"]
+    assert config["model"].items() <= logged["config"]["model"].items()
     assert config["data"].items() <= logged["config"]["data"].items()
     assert logged["config"]["trainer"]["max_epochs"] == 2
     assert logged["config"]["seed_everything"] == 42
 
     found = {name for row in logged["history"] for name in row}
     assert {"train/loss", "val/accuracy", "val/mae", "train/reviews_per_second", "train/tokens_per_second"} <= found
+    (counts,) = [row for row in logged["history"] if "data/train_rows" in row]
+    assert (counts["data/train_rows"], counts["data/val_rows"]) == (180, 20)
+    assert (counts["data/train_refused"], counts["data/train_removed"]) == (0, 0)
+    assert 0 < counts["data/train_truncated"] < 1
     assert any(name.startswith("lr-AdamW") for name in found)
     assert sum("val/accuracy" in row for row in logged["history"]) == 2
     # The csv log is kept all the same.

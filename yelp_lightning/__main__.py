@@ -16,6 +16,7 @@ COMMANDS = {
     "test": "measure a checkpoint on the test rows",
     "predict": "read the stars of new reviews: a file, standard input or --text",
     "compare": "the un-tuned and the tuned model on the same test rows",
+    "data": "read, check, tokenize and describe the data; --clear-cache empties the token cache",
 }
 # `predict --text` with nothing but these is answered without Lightning.
 QUICK_OPTIONS = {"--ckpt_path", "--text", "--output"}
@@ -98,6 +99,10 @@ def _run(arguments: list[str]) -> None:
         from yelp_lightning.evaluation.compare import main as compare
 
         compare(options)
+    elif command == "data":
+        from yelp_lightning.card.command import main as data
+
+        data(options)
     else:
         from yelp_lightning.cli import YelpCLI
 

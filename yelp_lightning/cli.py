@@ -82,6 +82,30 @@ def quiet() -> None:
     transformers.logging.disable_progress_bar()
 
 
+def add_option_groups(parser: LightningArgumentParser) -> None:
+    """Add the options of a run: ``model.*``, ``data.*``, ``trainer.*``.
+
+    Args:
+        parser: Gains them.
+    """
+    # What is learned first, how fast after it: --help then starts with our own options.
+    parser.add_lightning_class_args(StarClassifier, "model")
+    parser.add_lightning_class_args(ReviewDataModule, "data")
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
+
+
+def link_groups(parser: LightningArgumentParser) -> None:
+    """Give once what model and data both need.
+
+    Args:
+        parser: Has the groups already.
+    """
+    parser.link_arguments("model.pretrained", "data.pretrained")
+    parser.link_arguments("model.num_labels", "data.num_labels")
+    parser.link_arguments("data.label_names", "model.label_names")
+
+
 class YelpCLI(LightningCLI):
     """fit, validate, test and predict, with ``StarClassifier`` and ``ReviewDataModule``."""
 
@@ -107,17 +131,11 @@ class YelpCLI(LightningCLI):
 
     @override
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        # What is learned first, how fast after it: --help then starts with our own options.
-        parser.add_lightning_class_args(StarClassifier, "model")
-        parser.add_lightning_class_args(ReviewDataModule, "data")
-        parser.add_lightning_class_args(Trainer, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
+        add_option_groups(parser)
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.link_arguments("model.pretrained", "data.pretrained")
-        parser.link_arguments("model.num_labels", "data.num_labels")
-        parser.link_arguments("data.label_names", "model.label_names")
+        link_groups(parser)
         fit = sys.argv[1] == "fit"
         resume = ", to go on from; `last` means last.ckpt of the run folder" if fit else ", or a run folder (its best)"
         parser.add_argument("--ckpt_path", type=str | None, help=f"A .ckpt file that `fit` wrote{resume}.")

@@ -90,6 +90,19 @@ class SaveRunConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # config.yaml lies beside its file already
                 logger.log_hyperparams(self.config.as_dict())
+            logger.log_metrics(_data_counts(trainer), step=0)
+
+
+def _data_counts(trainer: Trainer) -> dict[str, float]:
+    """How many rows were taken, refused and left out, and which share of them is truncated, by split."""
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    counts: dict[str, float] = {}
+    for split, found in datamodule.reviews.summary.items():
+        counts[f"data/{split}_rows"] = found["rows"]
+        counts[f"data/{split}_refused"] = sum(found["refused"].values())
+        counts[f"data/{split}_removed"] = sum(found["removed"].values())
+        counts[f"data/{split}_truncated"] = found["truncated"]
+    return counts
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -190,7 +203,7 @@ def finish(run_folder: str) -> dict[str, Any]:
     with atomic_folder(folder / MODEL) as model:
         unpack_classifier(checkpoint).save_pretrained(model)
         unpack_tokenizer(checkpoint["encoder"]).save_pretrained(model)
-    report = checkpoint["reports"]["val"]
+    report = {**checkpoint["reports"]["val"], "data": json.loads(checkpoint["ReviewDataModule"]["summary"])}
     if (folder / METRICS).exists() and not report.items() <= read_metrics(folder).items():
         # A resumed run found a better model: what was measured of the old one is not its own.
         (folder / METRICS).unlink()

@@ -1,12 +1,14 @@
 """Batches: every row exactly once, on any number of devices, with little padding."""
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yelp_lightning.data.batching import WINDOW_STEPS, EvalBatches, TrainBatches
+from yelp_lightning.data.batching import MIN_EFFICIENCY, WINDOW_STEPS, EvalBatches, TrainBatches
 
 Lengths = npt.NDArray[np.int64]
 
@@ -149,11 +151,21 @@ def test_every_row_is_measured_once(plan: tuple[Lengths, int, int], budget: int)
 
 @settings(max_examples=50, deadline=None)
 @given(plan=plans(), budget=st.integers(1, 8192))
-def test_batches_are_as_large_as_the_budget_lets_them(plan: tuple[Lengths, int, int], budget: int) -> None:
+def test_batches_are_as_large_as_budget_and_padding_let_them(plan: tuple[Lengths, int, int], budget: int) -> None:
     lengths, _, _ = plan
     (batches,) = eval_batches(lengths, budget, 1)
-    for batch in batches[:-1]:  # the last one takes what is left
-        assert (len(batch) + 1) * lengths[batch].max() > budget
+    for batch, following in pairwise(batches):
+        larger = lengths[[*batch, following[0]]]
+        computed = len(larger) * larger.max()
+        assert computed > budget or larger.sum() < MIN_EFFICIENCY * computed
+
+
+@pytest.mark.parametrize("count", [1, 7, 41, 1000])
+@pytest.mark.parametrize("budget", [1, 512, 4096, 16_384])
+def test_evaluation_never_pads_more(count: int, budget: int) -> None:
+    lengths = np.random.default_rng(count).integers(1, 513, count)
+    (batches,) = eval_batches(lengths, budget, 1)
+    assert padding_efficiency(batches, lengths) >= MIN_EFFICIENCY
 
 
 def test_evaluation_pads_little_and_repeats_itself() -> None:

@@ -1,5 +1,7 @@
 """The data module: which rows each command reads, what its batches are, what it refuses before it tokenizes."""
 
+import gc
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from conftest import review, write_jsonl
 from lightning.pytorch import LightningModule, Trainer
 from transformers import AutoTokenizer
 
-from yelp_lightning.data.datamodule import STAGE_SPLITS, ReviewDataModule
+from yelp_lightning.data.datamodule import ReviewDataModule
+from yelp_lightning.data.rows import Table
 from yelp_lightning.errors import UsageError
 
 MAX_LENGTH = 24
@@ -27,10 +30,6 @@ def module(tiny_bert: Path, reviews: Path, tmp_path: Path) -> Callable[..., Revi
     return make
 
 
-def texts(number: range) -> set[str]:
-    return {str(review(row)["text"]) for row in number}
-
-
 def refusal(module: ReviewDataModule, stage: str) -> str:
     with pytest.raises(UsageError) as refused:
         module.check(stage)
@@ -41,85 +40,14 @@ def batches(module: ReviewDataModule, split: str) -> list[dict[str, torch.Tensor
     return list(getattr(module, f"{split}_dataloader")())
 
 
-# --- rows
-
-
-def test_fit_reads_train_alone(module: Callable[..., ReviewDataModule]) -> None:
-    data = module()
-    train, val = data.rows("train"), data.rows("val")
-    assert (len(train), len(val)) == (180, 20)
-    assert set(train["text"]) | set(val["text"]) == texts(range(200))
-    labels = {str(review(row)["text"]): review(row)["label"] for row in range(200)}
-    for rows in (train, val):
-        assert [labels[text] for text in rows["text"]] == rows["label"][:]
-
-
-@pytest.mark.parametrize("test_file", [None, b"", b"\0garbage", b'{"text": "a", "label": 99}\n'])
-def test_fit_never_reads_test(module: Callable[..., ReviewDataModule], tmp_path: Path, test_file: bytes | None) -> None:
-    (folder := tmp_path / "source").mkdir()
-    write_jsonl(folder / "train.jsonl", [review(number) for number in range(50)])
-    if test_file is not None:
-        (folder / "test.jsonl").write_bytes(test_file)
-        (folder / "test.csv").write_bytes(test_file)  # two of them: refused where test is read
-    data = module(source=str(folder))
-    data.check("fit")
-    data.setup("fit")
-    assert sum(len(batch["row"]) for split in ("train", "val") for batch in batches(data, split)) == 50
-    with pytest.raises(UsageError, match=r"`data.source`"):
-        module(source=str(folder)).check("test")
-
-
-def test_fit_reads_no_embedded_test_review(module: Callable[..., ReviewDataModule]) -> None:
-    data = module(source="embedded")
-    fit = {text for split in ("train", "val") for text in data.rows(split)["text"]}
-    test = set(data.rows("test")["text"])
-    assert len(fit) == 520
-    assert len(test) == 130
-    assert not fit & test
-    assert STAGE_SPLITS["fit"] == ("train", "val")
-
-
-def test_own_validation_file_is_taken_whole(module: Callable[..., ReviewDataModule], tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "train.jsonl", [review(number) for number in range(50)])
-    write_jsonl(tmp_path / "val.jsonl", [review(number) for number in range(100, 130)])
-    data = module(source=str(tmp_path))
-    assert set(data.rows("train")["text"]) == texts(range(50))
-    assert set(data.rows("val")["text"]) == texts(range(100, 130))
-    data = module(source=str(tmp_path), train_size=50, val_size=7)
-    assert set(data.rows("train")["text"]) == texts(range(50))
-    assert len(data.rows("val")) == 7
-    assert set(data.rows("val")["text"]) < texts(range(100, 130))
-
-
-def test_single_file_serves_fit_and_test(module: Callable[..., ReviewDataModule], reviews: Path) -> None:
-    data = module(source=str(reviews / "train.jsonl"), val_size=30)
-    assert [len(data.rows(split)) for split in ("train", "val", "test")] == [170, 30, 200]
-
-
-@pytest.mark.parametrize("sampling", ["shuffle", "stratified"])
-def test_sizes(module: Callable[..., ReviewDataModule], sampling: str) -> None:
-    data = module(train_size=100, val_size=50, test_size=10, sampling=sampling)
-    assert [len(data.rows(split)) for split in ("train", "val", "test")] == [100, 50, 10]
-    if sampling == "stratified":
-        assert [sorted(data.rows("test")["label"])] == [[0, 0, 1, 1, 2, 2, 3, 3, 4, 4]]
-
-
-def test_columns_and_offset(module: Callable[..., ReviewDataModule], tmp_path: Path) -> None:
-    rows = [{"stars": number % 5 + 1, "body": f"review {number}"} for number in range(20)]
-    source = str(write_jsonl(tmp_path / "yelp.jsonl", rows))
-    data = module(source=source, text_column="body", label_column="stars", label_offset=1)
-    assert dict(zip(data.rows("test")["text"], data.rows("test")["label"], strict=True)) == {
-        f"review {number}": number % 5 for number in range(20)
-    }
-
-
 # --- batches
 
 
 @pytest.mark.parametrize(("stage", "split", "count"), [("fit", "train", 180), ("fit", "val", 20), ("test", "test", 41)])
 def test_batches(module: Callable[..., ReviewDataModule], tiny_bert: Path, stage: str, split: str, count: int) -> None:
     data = module(batch_size=8)
-    rows = data.rows(split)
+    texts = list(data.reviews.texts(split))
+    labels = {str(review(row)["text"]): review(row)["label"] for row in [*range(200), *range(1000, 1041)]}
     data.setup(stage)
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     seen = []
@@ -134,8 +62,8 @@ def test_batches(module: Callable[..., ReviewDataModule], tiny_bert: Path, stage
         for row, label, ids, mask in zip(
             batch["row"].tolist(), batch["labels"].tolist(), batch["input_ids"], batch["attention_mask"], strict=True
         ):
-            assert label == rows[row]["label"]
-            expected = tokenizer(rows[row]["text"], truncation=True, max_length=MAX_LENGTH)["input_ids"]
+            assert label == labels[texts[row]]
+            expected = tokenizer(texts[row], truncation=True, max_length=MAX_LENGTH)["input_ids"]
             assert ids[mask.bool()].tolist() == expected
         seen += batch["row"].tolist()
     assert sorted(seen) == list(range(count))
@@ -212,12 +140,17 @@ def test_a_trainer_sees_every_row_once_an_epoch_in_another_order(module: Callabl
     assert seen[0] == seen[1]
 
 
-def test_second_module_reads_the_cache(module: Callable[..., ReviewDataModule], tmp_path: Path) -> None:
+def test_second_module_reads_the_cache(
+    module: Callable[..., ReviewDataModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module().setup("fit")
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
-    assert len(files) == 2
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.arrow")}
+    # The rows of train, the texts of test, the tokens of train and val.
+    assert Counter(path.name.partition("-")[0] for path in files) == {"rows": 2, "tokens": 2}
+    # Nothing is parsed again.
+    monkeypatch.delattr(Table, "chunks")
     module(batch_size=3).setup("fit")
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == files
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.arrow")} == files
 
 
 def test_cache_in_the_home_folder(
@@ -225,7 +158,7 @@ def test_cache_in_the_home_folder(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     module(cache_dir="~/own").setup("test")
-    assert len(list((tmp_path / "own").iterdir())) == 1
+    assert len(list((tmp_path / "own").glob("*.arrow"))) == 2
 
 
 # --- predict
@@ -236,12 +169,20 @@ def test_predict(module: Callable[..., ReviewDataModule], tmp_path: Path) -> Non
     data = module(predict_path=str(write_jsonl(tmp_path / "in.jsonl", rows)))
     data.check("predict")
     data.setup("predict")
-    assert data.id_column == "review_id"
-    assert data.rows("predict").to_list() == rows
+    assert data.inputs is not None
+    assert data.inputs.id_column == "review_id"
+    assert data.inputs.ids is not None
+    assert data.inputs.ids.to_pylist() == [row["review_id"] for row in rows]
+    assert (data.inputs.count, data.inputs.blank) == (30, 0)
     assert sorted(row for batch in batches(data, "predict") for row in batch["row"].tolist()) == list(range(30))
     # Other people's texts are never kept, and their file is no option of the run.
     assert not (tmp_path / "cache").exists()
     assert "predict_path" not in data.hparams
+    spool = data.tokens["predict"].path.parent
+    assert spool.is_dir()
+    del data
+    gc.collect()
+    assert not spool.exists()
 
 
 def test_predict_texts(module: Callable[..., ReviewDataModule], tiny_bert: Path) -> None:
@@ -249,11 +190,11 @@ def test_predict_texts(module: Callable[..., ReviewDataModule], tiny_bert: Path)
     data.predict_texts(["good food", ""])
     data.check("predict")
     data.setup("predict")
-    (batch,) = batches(data, "predict")
+    found = {int(batch["row"]): batch["input_ids"][0].tolist() for batch in batches(data, "predict")}
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    assert batch["input_ids"].tolist() == tokenizer(["good food", ""], padding=True)["input_ids"]
-    assert batch["row"].tolist() == [0, 1]
-    assert data.id_column is None
+    assert [found[row] for row in (0, 1)] == tokenizer(["good food", ""])["input_ids"]
+    assert data.inputs is not None
+    assert (data.inputs.id_column, data.inputs.blank) == (None, 1)
 
 
 # --- what is refused, before anything is tokenized
@@ -268,6 +209,14 @@ def test_predict_texts(module: Callable[..., ReviewDataModule], tiny_bert: Path)
         ("predict", {"max_length": 1}, "`data.max_length` is 1, but {bert} takes 3 to 512 tokens: give at least 3."),
         ("fit", {"train_size": 181}, "`data.train_size` is 181, but the data hold only 180 rows beside the 20 for "
          "validation: give at most 180, or leave the option out."),
+        ("fit", {"label_names": ["bad", "good"]}, "`data.label_names` are 2 (bad, good), but `model.num_labels` is 5: "
+         "give as many names as classes, or --model.num_labels 2."),
+        ("fit", {"group_column": "text"}, "`data.text_column` and `data.group_column` are both 'text': name the column "
+         "of the reviews and the other one."),
+        ("fit", {"group_column": "user"}, "`data.group_column` is 'user', but {source}/train.jsonl has the columns "
+         "['label', 'text']: name the right one with --data.group_column."),
+        ("fit", {"revision": "main"}, "`data.revision` is 'main', but `data.source` '{source}' lies on this machine, "
+         "where only a Hub id has one: leave --data.revision out."),
         ("fit", {"val_size": 200}, "`data.val_size` is 200, but the data hold only 199 rows beside one to train on: "
          "give at most 199, or leave the option out."),
         ("test", {"test_size": 42}, "`data.test_size` is 42, but the data hold only 41 rows: give at most 41, "
@@ -275,9 +224,12 @@ def test_predict_texts(module: Callable[..., ReviewDataModule], tiny_bert: Path)
         ("predict", {}, "`predict` needs --data.predict_path FILE (or - for standard input), or --text."),
         ("fit", {"text_column": "txt"}, "`data.text_column` is 'txt', but {source}/train.jsonl has the columns "
          "['label', 'text'] (did you mean 'text'?): name the right one with --data.text_column."),
-        ("fit", {"num_labels": 3}, "`data.label_column` 'label' holds 3 in row 4 of {source}/train.jsonl (80 such rows "
-         "of 200); allowed are whole numbers 0..2 (0 means 1 star): mend the rows, or say with --data.label_offset "
-         "what to subtract (1 for stars that are stored as 1..5)."),
+        ("fit", {"num_labels": 3}, "`data.source`: 80 of 200 rows of {source}/train.jsonl cannot be used (label "
+         "outside: 80): line 4: 'label' is 3; line 5: 'label' is 4; line 9: 'label' is 3; line 10: 'label' is 4; "
+         "line 14: 'label' is 3; line 15: 'label' is 4; line 19: 'label' is 3; line 20: 'label' is 4; line 24: 'label' "
+         "is 3; line 25: 'label' is 4; ... (labels may be whole numbers 0..2 (data.label_offset 0)): mend them, or say "
+         "with --data.label_offset what to subtract (1 for stars stored as 1..5), or leave them out by "
+         "--data.on_bad_row skip."),
         ("fit", {"source": "no.csv"}, "`data.source` is 'no.csv', but there is no such file or folder: give an "
          "existing one, a Hub id such as Yelp/yelp_review_full, or embedded."),
         ("predict", {"predict_path": "no.csv"}, "`--data.predict_path` is 'no.csv', which is no file: give a csv, tsv, "
@@ -294,14 +246,14 @@ def test_check(
     sentence: str,
 ) -> None:
     assert refusal(module(**options), stage) == sentence.format(bert=tiny_bert, source=reviews)
-    assert not (tmp_path / "cache").exists()
+    assert not list((tmp_path / "cache").glob("tokens-*"))
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
 def test_check_tokenizes_nothing(module: Callable[..., ReviewDataModule], tmp_path: Path, stage: str) -> None:
     for max_length in (3, 512):
         module(max_length=max_length).check(stage)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache").glob("tokens-*")) == []
 
 
 def test_check_needs_a_writable_cache(module: Callable[..., ReviewDataModule], tmp_path: Path) -> None:
@@ -311,8 +263,8 @@ def test_check_needs_a_writable_cache(module: Callable[..., ReviewDataModule], t
 
 
 def test_own_validation_file_with_too_few_rows(module: Callable[..., ReviewDataModule], tmp_path: Path) -> None:
-    for name in ("train", "validation"):
-        write_jsonl(tmp_path / f"{name}.jsonl", [review(number) for number in range(5)])
+    for start, name in enumerate(("train", "validation")):
+        write_jsonl(tmp_path / f"{name}.jsonl", [review(5 * start + number) for number in range(5)])
     sentence = "is 6, but the data hold only 5 rows: give at most 5, or leave the option out."
     assert refusal(module(source=str(tmp_path), val_size=6), "fit") == f"`data.val_size` {sentence}"
     assert refusal(module(source=str(tmp_path), train_size=6), "fit") == f"`data.train_size` {sentence}"

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from yelp_lightning.checkpoint import read_checkpoint
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.errors import UsageError
 from yelp_lightning.modeling.classifier import StarClassifier
@@ -52,9 +53,9 @@ def logits_of(model: StarClassifier, batch: Batch) -> Tensor:
 @pytest.fixture
 def batch(tiny_bert: Path, reviews: Path, tmp_path: Path) -> Batch:
     """Forty real reviews of different lengths, padded."""
-    data = review_data(tiny_bert, reviews, tmp_path / "cache", eval_tokens=40 * 32)
+    data = review_data(tiny_bert, reviews, tmp_path / "cache")
     data.setup("validate")
-    (only,) = data.val_dataloader()
+    only = data.tokens["val"][list(range(40))]
     assert len(set(only["attention_mask"].sum(1).tolist())) > 3
     return only
 
@@ -196,7 +197,7 @@ def test_checkpoint_holds_plain_values(short_run: ShortRun, trained: Path) -> No
 def test_checkpoint_goes_on_training(short_run: ShortRun, tmp_path: Path) -> None:
     model = StarClassifier.load_from_checkpoint(short_run.checkpoint)
     data = short_run.data
-    data.restore(str(short_run.checkpoint))
+    data.restore(str(short_run.checkpoint), read_checkpoint(short_run.checkpoint))
     watch = Watch()
     quiet_trainer(tmp_path, max_steps=1, callbacks=[watch]).fit(model, data)
     assert watch.training == [True]

@@ -22,7 +22,7 @@ def cached(folder: Path, key: str, write: Callable[[IO[bytes]], None]) -> Path:
 
     Args:
         folder: The cache's folder.
-        key: Hash of everything that the content depends on.
+        key: What it is, and a hash of everything that the content depends on.
         write: Writes an Arrow file.
 
     Returns:

@@ -1,7 +1,9 @@
 """The data module: from a source of reviews to batches for fit, validate, test and predict."""
 
 import json
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,7 @@ class ReviewDataModule(LightningDataModule):
         """What is to be predicted."""
         self.tokens: dict[str, TokenRows] = {}
         """Encoded rows of each split, from ``setup`` on."""
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._spool: Path | None = None
 
     def restore(self, ckpt_path: str, checkpoint: dict[str, Any]) -> None:
         """Take the tokenizer from a checkpoint instead of ``pretrained``, and remember what it was trained on.
@@ -273,19 +275,24 @@ class ReviewDataModule(LightningDataModule):
         return TokenRows(path, pad_token(tokenizer))
 
     def _spool_folder(self) -> Path:
-        if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="yelp_lightning.")
-        return Path(self._temporary.name)
+        if self._spool is None:
+            self._spool = Path(tempfile.mkdtemp(prefix="yelp_lightning."))
+            weakref.finalize(self, shutil.rmtree, self._spool, ignore_errors=True)
+        return self._spool
 
     # --- batches
+
+    @property
+    def eval_tokens(self) -> int:
+        """Most tokens of an evaluation batch, padding included."""
+        return int(self.hparams["eval_tokens"] or self.hparams["batch_size"] * self.hparams["max_length"])
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _eval_loader(self, split: str) -> DataLoader[dict[str, Tensor]]:
         tokens = self.tokens[split]
-        budget = self.hparams["eval_tokens"] or self.hparams["batch_size"] * self.hparams["max_length"]
-        return self._loader(tokens, EvalBatches(tokens.lengths, budget, *self._place()))
+        return self._loader(tokens, EvalBatches(tokens.lengths, self.eval_tokens, *self._place()))
 
     def _loader(self, tokens: TokenRows, batches: TrainBatches | EvalBatches) -> DataLoader[dict[str, Tensor]]:
         # With batch_size=None the sampler's lists of rows go to the data set whole, and Lightning finds the sampler's

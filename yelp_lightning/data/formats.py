@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import lzma
 import shutil
 import tempfile
 import zipfile
@@ -11,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,12 +25,23 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 # .json holds one object a line, as Yelp's own files do; .arrow is what `datasets` keeps of a Hub id.
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
 ENDINGS = "csv, tsv, jsonl or parquet, plain, .gz, .zst or in a .zip"
+# Arrow's types of text, and the same without the promise of UTF-8.
+_BYTES = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}
 # Rows that are in memory at a time, and the longest line and cell, characters: a file of one endless line, or with a
 # quote that is never closed, ends in a sentence and not in swap.
 CHUNK_ROWS = 2_000
 MAX_CELL = 2**26
 # What readers raise for a file that is not what its ending says, or is cut off.
-_BROKEN = (ValueError, OSError, EOFError, zlib.error, csv.Error, pa.ArrowException, RuntimeError, NotImplementedError)
+_BROKEN = (
+    ValueError, OSError, EOFError, RuntimeError, LookupError, ArithmeticError, MemoryError,
+    csv.Error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException,
+)  # fmt: skip
+# The last bytes of a whole Arrow stream.
+_ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,16 @@ class DataFile:
     Args:
         path: The file.
         member: Name inside the zip; empty for a plain file.
+        title: What messages call it; empty means its path.
     """
 
     path: Path
     member: str = ""
+    title: str = ""
 
     def __str__(self) -> str:
+        if self.title:
+            return self.title
         return f"{self.path}/{self.member}" if self.member else str(self.path)
 
     @property
@@ -61,6 +77,11 @@ class DataFile:
     def format(self) -> str:
         """The ending that says what the rows look like, such as ``.csv``."""
         return Path(Path(self.name).stem if self.compression else self.name).suffix
+
+    @property
+    def unit(self) -> str:
+        """What ``Chunk.lines`` counts, for messages."""
+        return "row" if self.format in (".parquet", ".arrow") else "line"
 
     def digest(self) -> str:
         """Hash of its content: another file of the same name, size and time has another."""
@@ -98,24 +119,28 @@ class Chunk:
     problems: dict[int, str] = field(default_factory=dict)
 
 
-def zip_members(path: Path) -> list[DataFile]:
+def zip_members(path: Path, option: str, formats: Sequence[str] = TABLES) -> list[DataFile]:
     """The tables inside a zip.
 
     Args:
         path: The zip.
+        option: The option that named it, for errors.
+        formats: Endings that count.
 
     Returns:
-        Its files in one of the known formats, by name; what an operating system left there does not count.
+        Its files with one of these endings, by name; what an operating system left there does not count.
 
     Raises:
         UsageError: If it is no zip.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [DataFile(path, name) for name in sorted(archive.namelist())]
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UsageError(f"{path} cannot be read as a zip ({error}): mend the file.") from error
-    return [member for member in members if member.format in TABLES and not member.member.startswith("__MACOSX")]
+            names = sorted(name for name in archive.namelist() if not name.startswith("__MACOSX") and name[-1:] != "/")
+        if twice := [name for name, after in pairwise(names) if name == after]:
+            raise ValueError(f"it holds two files {twice[0]!r}")
+    except _BROKEN as error:
+        raise UsageError(f"`{option}`: {path} cannot be read as zip ({_reason(error)}): mend the file.") from error
+    return [member for member in (DataFile(path, name) for name in names) if member.format in formats]
 
 
 def read_chunks(file: DataFile, wanted: Sequence[str], layout: CsvLayout, option: str) -> Iterator[Chunk]:
@@ -143,20 +168,24 @@ def read_chunks(file: DataFile, wanted: Sequence[str], layout: CsvLayout, option
                 empty = empty and not chunk.names and not chunk.lines
                 yield chunk
     except _BROKEN as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise UsageError(
-            f"`{option}`: {file} cannot be read as {file.format[1:]} ({reason}): mend the file."
+            f"`{option}`: {file} cannot be read as {file.format[1:]} ({_reason(error)}): mend the file."
         ) from error
     if empty:
         raise UsageError(f"`{option}`: {file} is empty: give a file with at least one review.")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _chunks(file: DataFile, stack: ExitStack, wanted: list[str], layout: CsvLayout) -> Iterator[Chunk]:
     if file.format == ".parquet":
         yield from _parquet_chunks(stack.enter_context(_seekable(file)), wanted)
     elif file.format == ".arrow":
-        reader = stack.enter_context(pa.ipc.open_stream(stack.enter_context(pa.memory_map(str(file.path)))))
-        yield from _arrow_chunks(iter(reader), reader.schema.names, wanted)
+        source = stack.enter_context(_seekable(file))
+        opened = pa.memory_map(str(source)) if isinstance(source, Path) else pa.PythonFile(source)
+        yield from _ipc_chunks(stack.enter_context(opened), wanted)
     else:
         lines = _lines(stack.enter_context(_stream(file)))
         if file.format == ".txt":
@@ -241,15 +270,20 @@ def _csv_chunks(lines: Iterator[str], delimiter: str, wanted: list[str], layout:
             if not chunk:
                 return
     except csv.Error as error:
-        reason = "lines end with CR alone" if "new-line" in str(error) else error
+        reason = "a CR stands alone outside quotes" if "new-line" in str(error) else error
         raise ValueError(f"line {reader.line_num}: {reason}") from error
 
 
 def _csv_rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
     start = 1
-    for row in reader:
-        yield start, row
-        start = reader.line_num + 1
+    try:
+        for row in reader:
+            yield start, row
+            start = reader.line_num + 1
+    except csv.Error as error:
+        if "end of data" in str(error):  # found at the file's end, long after the line to mend
+            raise ValueError(f"line {start}: a quote is never closed") from error
+        raise
 
 
 def _unescape(field: str) -> str:
@@ -264,6 +298,8 @@ def _json_chunks(lines: Iterator[str], wanted: list[str]) -> Iterator[Chunk]:
         problems = {}
         for number, (_, line) in enumerate(chunk):
             try:
+                if "\0" in line:  # UTF-16 without its mark, for one
+                    raise ValueError("it holds a NUL byte")
                 row = json.loads(line, object_pairs_hook=_json_object)
             except (ValueError, RecursionError) as error:
                 row, problems[number] = {}, f"no json object: {getattr(error, 'msg', error)}"
@@ -301,6 +337,21 @@ def _parquet_chunks(source: Any, wanted: list[str]) -> Iterator[Chunk]:
         yield from _arrow_chunks(file.iter_batches(CHUNK_ROWS, columns=columns), names, wanted)
 
 
+def _ipc_chunks(source: Any, wanted: list[str]) -> Iterator[Chunk]:
+    if source.read(6) == b"ARROW1":
+        file = pa.ipc.open_file(source)
+        batches = (file.get_batch(number) for number in range(file.num_record_batches))
+        yield from _arrow_chunks(batches, file.schema.names, wanted)
+        return
+    source.seek(0)
+    with pa.ipc.open_stream(source) as stream:
+        yield from _arrow_chunks(iter(stream), stream.schema.names, wanted)
+    # Cut off between two batches, a stream looks complete but for this.
+    source.seek(max(source.size() - len(_ARROW_END), 0))
+    if source.read() != _ARROW_END:
+        raise ValueError("its end is missing")
+
+
 def _arrow_chunks(batches: Iterator[pa.RecordBatch], names: list[str], wanted: list[str]) -> Iterator[Chunk]:
     start = 1
     yield Chunk(names, {}, [])
@@ -313,9 +364,24 @@ def _arrow_chunks(batches: Iterator[pa.RecordBatch], names: list[str], wanted: l
             start += len(part)
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    """The same values without Arrow's encodings: no dictionary, one type of string."""
+def _plain(column: pa.Array) -> list[Any] | pa.Array:
+    """The same values without Arrow's encodings: no dictionary, one type of string; UTF-8 or a list."""
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    is_string = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
-    return column.cast(pa.string()) if is_string else column
+        values = _plain(column.dictionary)
+        column.indices.validate(full=True)
+        if isinstance(values, list):
+            return [None if index is None else values[index] for index in column.indices.to_pylist()]
+        column = values.take(column.indices)
+    as_bytes = _BYTES.get(column.type)
+    if as_bytes is None:
+        column.validate(full=True)
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            column.to_pylist()  # a date or a decimal may be none that Python has
+        return column
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:  # the format promises UTF-8, and nobody checks it
+        column = column.view(as_bytes)
+        column.validate(full=True)
+        return [None if value is None else value.decode("utf-8", "surrogateescape") for value in column.to_pylist()]
+    return column.cast(pa.string())

@@ -83,7 +83,8 @@ def read_inputs(source: str, text_column: str, id_column: str | None, layout: Cs
         bad = {row: reason for row, (kind, reason) in sorted(problems.items()) if kind not in _PREDICTED}
         blank += sum(kind == "empty text" for kind, _ in problems.values())
         refused += len(bad)
-        examples += [f"line {chunk.lines[row]}: {reason}" for row, reason in bad.items()][: EXAMPLES - len(examples)]
+        examples += [f"{file.unit} {chunk.lines[row]}: {reason}" for row, reason in bad.items()]
+        del examples[EXAMPLES:]
         if taken is not None and len(chunk.lines):
             ids.append(_ids(chunk.columns.get(taken, [None] * len(chunk.lines)), where, taken))
         count += len(chunk.lines)
@@ -123,7 +124,7 @@ def _input_file(source: str, option: str, spool: Path) -> DataFile:
         path = spool / "stdin.txt"
         with path.open("wb") as copy:
             shutil.copyfileobj(sys.stdin.buffer, copy)
-        return DataFile(path)
+        return DataFile(path, title="standard input")
     if not os.path.isfile(source):
         raise UsageError(
             f"`{option}` is {source!r}, which is no file: give a csv, tsv, jsonl, parquet or txt file, "
@@ -131,10 +132,12 @@ def _input_file(source: str, option: str, spool: Path) -> DataFile:
         )
     if not source.endswith(".zip"):
         return DataFile(Path(source))
-    if len(members := zip_members(Path(source))) != 1:
+    # A README.txt beside a table is no input.
+    members = zip_members(Path(source), option) or zip_members(Path(source), option, [".txt"])
+    if len(members) != 1:
         raise UsageError(
             f"`{option}` is {source!r}, which holds {len(members)} tables "
-            f"({', '.join(member.member for member in members)}): give one with a single csv, tsv, jsonl or parquet."
+            f"{[member.member for member in members]}: give one with a single csv, tsv, jsonl, parquet or txt."
         )
     return members[0]
 

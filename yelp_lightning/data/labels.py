@@ -110,15 +110,18 @@ class LabelMap:
 
     def _class(self, value: Any) -> int:
         if self.names is not None:
-            if isinstance(value, float) and value.is_integer():
+            if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
                 value = int(value)
-            return self.names.get(str(value).strip(), _UNKNOWN) if not isinstance(value, bool) else _UNKNOWN
+            # NaN is what pandas makes of a missing value.
+            no_name = value is None or isinstance(value, bool) or value != value
+            return _UNKNOWN if no_name else self.names.get(str(value).strip(), _UNKNOWN)
         if isinstance(value, str):
             match = _WHOLE.fullmatch(value)
             value = int(match[1]) if match else None
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
             return _UNKNOWN
-        if not math.isfinite(value) or value != int(value):
+        # A whole number may be too large for isfinite.
+        if not isinstance(value, int) and (not math.isfinite(value) or value != int(value)):
             return _UNKNOWN
         label = int(value) - self.offset
         return label if 0 <= label < self.num_labels else _UNKNOWN

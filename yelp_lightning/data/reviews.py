@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 
 from yelp_lightning.data.formats import CsvLayout
 from yelp_lightning.data.labels import LabelMap
@@ -137,7 +137,8 @@ class Reviews:
             order = self._remove_known(train, order, [(val, val_order), *others], "train", removed["train"])
         elif val is not train:
             val_order = take(val_order, self.options["val_size"], "data.val_size")
-        order = take(order, self.options["train_size"], "data.train_size")
+        beside = f" beside the {len(val_order)} for validation" if val is train else ""
+        order = take(order, self.options["train_size"], "data.train_size", beside)
         self._keep("train", train, order, removed["train"])
         self._keep("val", val, val_order, removed["val"])
 
@@ -150,7 +151,7 @@ class Reviews:
         except UsageError as error:
             if self.options["on_duplicate"] == "error":
                 raise
-            rank_zero_warn(f"Test rows were not looked for among the training rows: {error}")
+            rank_zero_info(f"warning: test rows were not looked for among the training rows: {error}")
             return []
         return [(rows, rows.usable)]
 
@@ -192,7 +193,7 @@ class Reviews:
                     f"`data.on_duplicate` is 'error', and {message}: give other test rows, or measure all the same by "
                     "--data.on_duplicate keep."
                 )
-            rank_zero_warn(f"{message}: they flatter it")
+            rank_zero_info(f"warning: {message}, which flatters it")
 
     def _keep(self, split: str, rows: Rows, order: Order, removed: dict[str, int]) -> None:
         self.rows[split], self.chosen[split] = rows, np.sort(order)

@@ -186,14 +186,16 @@ def scan(table: Table, label_map: LabelMap | None, cache_dir: Path | None, name:
     if cache_dir is None:
         return _from_arrow(table, _scan(table, label_map, name))
     how = (_FORMAT, label_map and (label_map.num_labels, label_map.offset, label_map.names))
-    key = sha256(f"{table.key()} {how}".encode()).hexdigest()[:32]
+    # The examples of several files name theirs.
+    names = [file.name for file in table.files] if len(table.files) > 1 else []
+    key = sha256(f"{table.key()} {how} {names}".encode()).hexdigest()[:32]
 
     def write(file: IO[bytes]) -> None:
         found = _scan(table, label_map, name)
         with pa.ipc.new_file(file, found.schema) as writer:
             writer.write_table(found)
 
-    path = cached(cache_dir, key, write)
+    path = cached(cache_dir, f"rows-{key}", write)
     with pa.OSFile(str(path)) as file:
         return _from_arrow(table, pa.ipc.open_file(file).read_all())
 
@@ -227,9 +229,8 @@ def _scan(table: Table, label_map: LabelMap | None, name: str) -> pa.Table:
                 found[row] = REFUSED
                 refused[kind] += 1
                 if len(examples) < EXAMPLES:
-                    unit = "row" if file.format in (".parquet", ".arrow") else "line"
                     where = f"{file.name} " if len(table.files) > 1 else ""
-                    examples.append(f"{where}{unit} {chunk.lines[row]}: {reason}")
+                    examples.append(f"{where}{file.unit} {chunk.lines[row]}: {reason}")
             labels.append(found)
             texts.append(text_hashes(column))
             progress.update(len(chunk.lines))

@@ -81,7 +81,7 @@ def split_files(
     if not (found := _of_split(source, files, split)):
         names = sorted({file.name for file in files} or {file.name for file in Path(source).iterdir()})[:10]
         raise UsageError(
-            f"`data.source` is the folder {source!r}, which holds no {split}.csv, .tsv, .jsonl or .parquet "
+            f"`data.source` is the {_kind(source)} {source!r}, which holds no {split}.csv, .tsv, .jsonl or .parquet "
             f"(found {names}): add that file or give another source."
         )
     return found
@@ -96,14 +96,15 @@ def _local_files(source: str) -> tuple[DataFile, ...] | None:
         return _expand(sorted(path for path in Path(source).iterdir() if path.is_file()))
     if os.path.isfile(source):
         if not (files := _expand([Path(source)])):
-            found = "in which no file's" if source.endswith(".zip") else "whose"
-            raise UsageError(f"`data.source` is {source!r}, {found} ending is one of {ENDINGS}: rename or convert it.")
+            found = "in which no file's ending is" if source.endswith(".zip") else "whose ending is not"
+            raise UsageError(f"`data.source` is {source!r}, {found} one of {ENDINGS}: rename or convert it.")
         return files
     if glob.has_magic(source):
         if not (files := _expand([Path(path) for path in sorted(glob.glob(source, recursive=True))])):
             raise UsageError(f"`data.source` is {source!r}, but no {ENDINGS} has such a name: mend the pattern.")
         return files
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith(".") or source.endswith((*TABLES, ".zip")):
+    is_name = DataFile(Path(source)).format in (*TABLES, ".txt", ".zip")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith(".") or is_name:
         raise UsageError(
             f"`data.source` is {source!r}, but there is no such file or folder: give an existing one, a Hub id such as "
             "Yelp/yelp_review_full, or embedded."
@@ -114,7 +115,7 @@ def _local_files(source: str) -> tuple[DataFile, ...] | None:
 def _expand(paths: list[Path]) -> tuple[DataFile, ...]:
     files: list[DataFile] = []
     for path in paths:
-        files += zip_members(path) if path.suffix == ".zip" else [DataFile(path)]
+        files += zip_members(path, "data.source") if path.suffix == ".zip" else [DataFile(path)]
     return tuple(file for file in files if file.format in TABLES)
 
 
@@ -125,13 +126,23 @@ def _is_divided(source: str, files: tuple[DataFile, ...]) -> bool:
 
 def _of_split(source: str, files: tuple[DataFile, ...], split: str) -> tuple[DataFile, ...]:
     found = tuple(file for file in files if _stem(file) in SPLIT_STEMS[split])
+    where = f"`data.source` is the {_kind(source)} {source!r}"
     whole = [file for file in found if not _is_shard(file)]
     if whole and len(found) > 1:
+        raise UsageError(f"{where}, which holds both {found[0].name} and {found[1].name}: leave one file for {split}.")
+    # A shard that was not downloaded would be missed by nobody.
+    numbered = [match for file in found if (match := re.search(r"-(\d+)-of-(\d+)", file.name))]
+    numbers, totals = sorted(int(match[1]) for match in numbered), {int(match[2]) for match in numbered}
+    if totals and (len(totals) > 1 or numbers not in (list(range(max(totals))), list(range(1, max(totals) + 1)))):
         raise UsageError(
-            f"`data.source` is the folder {source!r}, which holds both {found[0].name} and {found[1].name}: "
-            f"leave one file for {split}."
+            f"{where}, which holds {len(found)} files for {split} {[file.name for file in found][:10]}, but their "
+            f"names promise each of {max(totals)} shards once: add the missing ones, or remove the others."
         )
     return found
+
+
+def _kind(source: str) -> str:
+    return "zip" if os.path.isfile(source) else "folder"
 
 
 def _stem(file: DataFile) -> str:

@@ -67,13 +67,14 @@ def _interleave(labels: npt.NDArray[np.int16]) -> Order:
     return places
 
 
-def take(order: Order, size: Size | None, option: str) -> Order:
+def take(order: Order, size: Size | None, option: str, beside: str = "") -> Order:
     """The first rows of an order.
 
     Args:
         order: Row numbers, ``(n,)``.
         size: How many, or the share of them; None means all.
         option: The option that gave ``size``, for the error.
+        beside: What the rows are beside, for the error.
 
     Returns:
         The rows.
@@ -81,7 +82,7 @@ def take(order: Order, size: Size | None, option: str) -> Order:
     Raises:
         UsageError: If there are fewer rows than that, or the share of them is none.
     """
-    return order if size is None else order[: count_of(size, len(order), option)]
+    return order if size is None else order[: count_of(size, len(order), option, beside)]
 
 
 def count_of(size: Size, available: int, option: str, beside: str = "") -> int:

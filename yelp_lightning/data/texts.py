@@ -56,14 +56,7 @@ def check_texts(
                 f"`data.text_column` {name!r} of {where} holds {values.type}, not text: "
                 "name the column with the review by --data.text_column."
             )
-        column = values
-        try:
-            values = column.to_pylist()
-        except UnicodeDecodeError:  # parquet promises UTF-8 and does not check it
-            values = [
-                None if value is None else value.decode("utf-8", "surrogateescape")
-                for value in column.cast(pa.binary()).to_pylist()
-            ]
+        values = values.to_pylist()
     texts: list[str | None] = [None] * count
     problems: dict[int, tuple[str, str]] = {}
     for row, text in enumerate(values or texts):

@@ -137,7 +137,7 @@ def encode(
     def write(file: IO[bytes]) -> None:
         write_tokens(file, rows.table, chosen, rows.labels[chosen], encoder, num_proc, name)
 
-    return TokenRows(cached(cache_dir, key.hexdigest()[:32], write), pad_token(tokenizer))
+    return TokenRows(cached(cache_dir, f"tokens-{key.hexdigest()[:32]}", write), pad_token(tokenizer))
 
 
 def write_tokens(
