@@ -270,8 +270,8 @@ class ReviewDataModule(LightningDataModule):
         count = self.inputs.count
         path = self._spool_folder() / "tokens.arrow"
         with path.open("wb") as file:
-            labels = np.zeros(count, np.int16)
-            write_tokens(file, self.inputs.table, np.arange(count), labels, encoder, self.hparams["num_proc"], "new")
+            numbers, labels = np.arange(count, dtype=np.int32), np.zeros(count, np.int16)
+            write_tokens(file, self.inputs.table, numbers, labels, encoder, self.hparams["num_proc"], "new")
         return TokenRows(path, pad_token(tokenizer))
 
     def _spool_folder(self) -> Path:

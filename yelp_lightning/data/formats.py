@@ -331,7 +331,8 @@ def _txt_chunks(lines: Iterator[str]) -> Iterator[Chunk]:
 def _parquet_chunks(source: Any, wanted: list[str]) -> Iterator[Chunk]:
     from pyarrow import parquet
 
-    with parquet.ParquetFile(source) as file:
+    # With its defaults, the reader would keep every row group that it has read.
+    with parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20) as file:
         names = file.schema_arrow.names
         columns = [name for name in wanted if name in names]
         yield from _arrow_chunks(file.iter_batches(CHUNK_ROWS, columns=columns), names, wanted)

@@ -115,20 +115,20 @@ class Reviews:
         return has_split(self.options["source"], split, *(self.options[name] for name in names))
 
     def _choose_train_and_val(self) -> None:
-        train = self._scan("train")
-        order = self._order(train)
+        train = val = self._scan("train")
+        usable = train.usable
+        labels = train.labels[usable]
+        order = row_order(labels, self.options["sampling"], self.options["seed"])
         removed: dict[str, dict[str, int]] = {"train": {}, "val": {}}
         if self._has_split("validation"):
             val = self._scan("validation")
             val_order = self._order(val)
         else:
-            val = train
-            # In the order's own numbering: refused rows take no part.
-            usable = train.usable
+            # In the numbering of the usable rows: refused ones take no part.
             groups = None if train.groups is None else train.groups[usable]
-            places = np.searchsorted(usable, order)
-            cut = cut_validation(train.labels[usable], places, self.options["val_size"], groups)
-            order, val_order = (usable[part] for part in cut)
+            order, val_order = cut_validation(labels, order, self.options["val_size"], groups)
+            val_order = usable[val_order]
+        order = usable[order]
         if self.options["on_duplicate"] != "keep":
             others = self._test_rows()
             val_order = self._remove_known(val, val_order, others, "val", removed["val"])
@@ -198,13 +198,13 @@ class Reviews:
     def _keep(self, split: str, rows: Rows, order: Order, removed: dict[str, int]) -> None:
         self.rows[split], self.chosen[split] = rows, np.sort(order)
         classes = np.bincount(rows.labels[order], minlength=self.options["num_labels"]).tolist()
-        usable = rows.texts[rows.usable]
+        texts = np.sort(rows.texts[rows.usable])
         self.summary[split] = {
             "source": str(rows.table),
             "read": len(rows),
             "refused": rows.refused,
             "removed": removed,
-            "repeated_texts": len(usable) - len(np.unique(usable)),
+            "repeated_texts": int((texts[1:] == texts[:-1]).sum()),
             "rows": len(order),
             "rows_per_class": classes,
         }

@@ -84,7 +84,7 @@ class Table:
                     unknown = False
                 yield file, chunk
 
-    def texts(self, rows: npt.NDArray[np.int64]) -> Iterator[str]:
+    def texts(self, rows: npt.NDArray[np.int32]) -> Iterator[str]:
         """The texts of some rows, read again.
 
         Args:
@@ -130,9 +130,9 @@ class Rows:
         return len(self.labels)
 
     @property
-    def usable(self) -> npt.NDArray[np.int64]:
+    def usable(self) -> npt.NDArray[np.int32]:
         """Numbers of the rows that were not refused, in rising order."""
-        return np.flatnonzero(self.labels != REFUSED)
+        return np.flatnonzero(self.labels != REFUSED).astype(np.int32)
 
     def require(self, on_bad_row: OnBadRow, label_map: LabelMap | None) -> None:
         """Stop where rows were refused and that is an error, or where none is left.

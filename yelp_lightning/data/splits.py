@@ -12,7 +12,8 @@ Sampling = Literal["shuffle", "stratified", "first"]
 OnDuplicate = Literal["remove", "error", "keep"]
 # A number of rows, or the share of them.
 Size = int | float
-Order = npt.NDArray[np.int64]
+# Row numbers; four bytes each, since there may be millions.
+Order = npt.NDArray[np.int32]
 Hashes = npt.NDArray[np.uint64]
 # Where a source brings no validation rows and none were asked for: a tenth of train, at most this many.
 MAX_DEFAULT_VAL_ROWS = 10_000
@@ -36,8 +37,8 @@ def row_order(labels: npt.NDArray[np.int16], sampling: Sampling, seed: int) -> O
         [0, 2, 1, 3]
     """
     if sampling == "first":
-        return np.arange(len(labels))
-    order = np.random.default_rng(seed).permutation(len(labels))
+        return np.arange(len(labels), dtype=np.int32)
+    order = np.random.default_rng(seed).permutation(len(labels)).astype(np.int32)
     return order if sampling == "shuffle" else order[_interleave(labels[order])]
 
 
@@ -59,7 +60,7 @@ def _interleave(labels: npt.NDArray[np.int16]) -> Order:
         waiting += zip((k * n // m).tolist(), (-((k + 1) * n // -m)).tolist(), of_class.tolist(), strict=True)
     waiting.sort(reverse=True)
     ready: list[tuple[int, int]] = []
-    places = np.empty(n, np.int64)
+    places = np.empty(n, np.int32)
     for place in range(n):
         while waiting and waiting[-1][0] <= place:
             heappush(ready, waiting.pop()[1:])
@@ -199,4 +200,10 @@ def known(hashes: Hashes, others: list[Hashes]) -> npt.NDArray[np.bool_]:
     Returns:
         ``(n,)`` bool.
     """
-    return np.isin(hashes, np.concatenate([np.empty(0, np.uint64), *others]))
+    table = np.unique(np.concatenate([np.empty(0, np.uint64), *others]))
+    if not len(table):
+        return np.zeros(len(hashes), bool)
+    # Half the memory of numpy's isin, which sorts the millions instead of looking each up in the few.
+    places = np.searchsorted(table, hashes)
+    found: npt.NDArray[np.bool_] = table[np.minimum(places, len(table) - 1, out=places)] == hashes
+    return found

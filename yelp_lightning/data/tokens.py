@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Part of the cache key: raise it when what an encoded file holds changes.
-_FORMAT = 2
+_FORMAT = 3
 _THREADS = 2
 # Reviews per record batch of the file, and per call of the tokenizer.
 BATCH_ROWS = 1_000
@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         "length": pa.int32(),  # tokens kept
         "full_length": pa.int32(),  # tokens before truncation
         "label": pa.int16(),
-        "row": pa.int64(),  # number of the row in its table
+        "row": pa.int32(),  # number of the row in its table
     }
 )
 
@@ -60,12 +60,14 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Tensor]]):
         self._tokens = [column.values.to_numpy() for column in lists]
         self._offsets = [column.offsets.to_numpy() for column in lists]
 
-        def joined(name: str) -> npt.NDArray[np.int64]:
-            return np.concatenate([batch.column(name).to_numpy() for batch in batches])
+        self._full_lengths = [batch.column("full_length").to_numpy() for batch in batches]
+        self.lengths: npt.NDArray[np.int32] = np.concatenate([batch.column("length").to_numpy() for batch in batches])
+        self.labels: npt.NDArray[np.int16] = np.concatenate([batch.column("label").to_numpy() for batch in batches])
 
-        self.lengths: npt.NDArray[np.int32] = joined("length").astype(np.int32, copy=False)
-        self.full_lengths: npt.NDArray[np.int32] = joined("full_length").astype(np.int32, copy=False)
-        self.labels: npt.NDArray[np.int16] = joined("label").astype(np.int16, copy=False)
+    @property
+    def full_lengths(self) -> npt.NDArray[np.int32]:
+        """Tokens of each row before truncation, ``(n,)``."""
+        return np.concatenate(self._full_lengths)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,7 +111,7 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Tensor]]):
 
 
 def encode(
-    rows: Rows, chosen: npt.NDArray[np.int64], tokenizer: "PreTrainedTokenizerBase", max_length: int,
+    rows: Rows, chosen: npt.NDArray[np.int32], tokenizer: "PreTrainedTokenizerBase", max_length: int,
     truncation: Truncation, num_proc: int, cache_dir: Path, name: str,
 ) -> TokenRows:  # fmt: skip
     """Encode the chosen rows of a table, or find them encoded already.
@@ -129,9 +131,9 @@ def encode(
     """
     encoder = Encoder(tokenizer, max_length, truncation)
     key = sha256(f"{_FORMAT} {rows.table.key()} {max_length} {truncation}".encode())
-    key.update(chosen.tobytes())
+    key.update(np.ascontiguousarray(chosen, np.int32).data)
     # What a class is called does not matter here, which class a row has does.
-    key.update(rows.labels[chosen].tobytes())
+    key.update(rows.labels[chosen].data)
     key.update(_identity(tokenizer))
 
     def write(file: IO[bytes]) -> None:
@@ -141,7 +143,7 @@ def encode(
 
 
 def write_tokens(
-    file: IO[bytes], table: Table, chosen: npt.NDArray[np.int64], labels: npt.NDArray[np.int16],
+    file: IO[bytes], table: Table, chosen: npt.NDArray[np.int32], labels: npt.NDArray[np.int16],
     encoder: Encoder, num_proc: int, name: str,
 ) -> None:  # fmt: skip
     """Write an Arrow file of tokens, ``SCHEMA``, in batches of ``BATCH_ROWS`` reviews.
