@@ -1,7 +1,10 @@
-"""The data card: what it says is counted again here, its page stands alone, and the cache that it fills is that of fit."""
+"""The data card: what it says is counted again here, its page stands alone, the cache that it fills is that of fit."""
 
+import html
 import json
 import re
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -36,8 +39,8 @@ def described(cli: Callable[..., None], tiny_bert: Path, source: Path, tmp_path:
     def run(*options: object) -> dict[str, Any]:
         config = tmp_path / "config.yaml"
         config.write_text(
-            f"seed_everything: 1\nmodel:\n  pretrained: {tiny_bert}\ndata:\n  source: {source}\n  max_length: {MAX_LENGTH}"
-            f"\n  cache_dir: {tmp_path / 'cache'}\n  on_bad_row: skip\n  val_size: 10\n"
+            f"seed_everything: 1\nmodel:\n  pretrained: {tiny_bert}\ndata:\n  source: {source}\n"
+            f"  max_length: {MAX_LENGTH}\n  cache_dir: {tmp_path / 'cache'}\n  on_bad_row: skip\n  val_size: 10\n"
             f"trainer:\n  default_root_dir: {tmp_path / 'run'}\n  max_epochs: 1\n"
         )
         cli("data", "--config", config, *options)
@@ -181,3 +184,35 @@ def test_refused(refused: Callable[..., str], tiny_bert: Path, source: Path, tmp
     assert refused("data", "--data.sorce", "x") == (
         "`--data.sorce` is no option of this command: did you mean `--data.source`?"
     )
+
+
+CHROMIUM = shutil.which("chromium")
+MEASURE = """<iframe id="card" style="width: {width}px; border: 0" srcdoc="{page}"></iframe><script>
+onload = () => {{
+    const page = document.getElementById("card").contentDocument;
+    const text = [...page.querySelectorAll("svg text")].map(one => one.getBoundingClientRect());
+    document.title = [page.documentElement.scrollWidth, page.querySelectorAll("svg").length, text.length].join(" ");
+}}
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_page_fits_the_window_of_a_real_browser(
+    described: Callable[..., dict[str, Any]], tmp_path: Path, width: int
+) -> None:
+    described()
+    page = (tmp_path / "run" / "data.html").read_text(encoding="utf-8")
+    (tmp_path / "measure.html").write_text(MEASURE.format(width=width, page=html.escape(page)), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+               "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'browser'}"]  # fmt: skip
+    process = subprocess.run(
+        [str(CHROMIUM), *options, "--dump-dom", (tmp_path / "measure.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    measured = re.search(r"<title>(\d+) (\d+) (\d+)</title>", process.stdout)
+    assert measured, process.stdout[:500]
+    scroll_width, plots, texts = map(int, measured.groups())
+    assert scroll_width <= width  # nothing to the right of what a reader sees
+    assert plots == 4
+    assert texts > 20

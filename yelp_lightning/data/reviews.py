@@ -1,6 +1,7 @@
 """Reviews: the chosen rows of each split, and what was refused or left out on the way."""
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,14 @@ class Reviews:
         Raises:
             UsageError: If the source, a row or an option is wrong.
         """
-        if split not in self.chosen:
-            if split == "test":
-                self._choose_test()
-            else:
-                self._choose_train_and_val()
+        if split in self.chosen:
+            return
+        if split == "test":
+            self._choose_test()
+        elif split == "val" and self._has_split("validation"):
+            self._choose_val()
+        else:
+            self._choose_train()
 
     def texts(self, split: str) -> Iterator[str]:
         """The chosen texts of a split, read from its table.
@@ -114,37 +118,37 @@ class Reviews:
         names = "config_name", "revision"
         return has_split(self.options["source"], split, *(self.options[name] for name in names))
 
-    def _choose_train_and_val(self) -> None:
-        train = val = self._scan("train")
+    def _choose_train(self) -> None:
+        """Train rows, and where the source has no validation rows of its own, those that are cut from them."""
+        train = self._scan("train")
         usable = train.usable
         labels = train.labels[usable]
+        # In the numbering of the usable rows: refused ones take no part.
         order = row_order(labels, self.options["sampling"], self.options["seed"])
-        removed: dict[str, dict[str, int]] = {"train": {}, "val": {}}
+        beside = ""
         if self._has_split("validation"):
-            val = self._scan("validation")
-            val_order = self._order(val)
+            self.choose("val")
         else:
-            # In the numbering of the usable rows: refused ones take no part.
             groups = None if train.groups is None else train.groups[usable]
-            order, val_order = cut_validation(labels, order, self.options["val_size"], groups)
-            val_order = usable[val_order]
-        order = usable[order]
-        if self.options["on_duplicate"] != "keep":
-            others = self._test_rows()
-            val_order = self._remove_known(val, val_order, others, "val", removed["val"])
-            if val is not train:
-                val_order = take(val_order, self.options["val_size"], "data.val_size")
-            order = self._remove_known(train, order, [(val, val_order), *others], "train", removed["train"])
-        elif val is not train:
-            val_order = take(val_order, self.options["val_size"], "data.val_size")
-        beside = f" beside the {len(val_order)} for validation" if val is train else ""
-        order = take(order, self.options["train_size"], "data.train_size", beside)
-        self._keep("train", train, order, removed["train"])
-        self._keep("val", val, val_order, removed["val"])
+            order, cut = cut_validation(labels, order, self.options["val_size"], groups)
+            beside = f" beside the {len(cut)} for validation"
+            self._keep("val", train, *self._without_known("val", train, usable[cut], self._test_rows))
+        others = [(self.rows["val"], self.chosen["val"]), *self._test_rows]
+        order, removed = self._without_known("train", train, usable[order], others)
+        self._keep("train", train, take(order, self.options["train_size"], "data.train_size", beside), removed)
 
+    def _choose_val(self) -> None:
+        """Validation rows of the source's own."""
+        val = self._scan("validation")
+        order, removed = self._without_known("val", val, self._order(val), self._test_rows)
+        self._keep("val", val, take(order, self.options["val_size"], "data.val_size"), removed)
+
+    @cached_property
     def _test_rows(self) -> list[tuple[Rows, Order]]:
         """The texts of the source's own test rows, without their labels."""
-        if not is_divided(self.options["source"]) or not self._has_split("test"):
+        if self.options["on_duplicate"] == "keep" or not is_divided(self.options["source"]):
+            return []
+        if not self._has_split("test"):
             return []
         try:
             rows = scan(self._table("test", with_label=False), None, self.cache_dir, "test")
@@ -155,12 +159,14 @@ class Reviews:
             return []
         return [(rows, rows.usable)]
 
-    def _remove_known(
-        self, rows: Rows, order: Order, others: list[tuple[Rows, Order]], split: str, removed: dict[str, int]
-    ) -> Order:
-        """The order without rows whose text or group stands in a split that is measured."""
+    def _without_known(
+        self, split: str, rows: Rows, order: Order, others: list[tuple[Rows, Order]]
+    ) -> tuple[Order, dict[str, int]]:
+        """The order without rows whose text or group stands in a split that is measured, and how many those were."""
+        if self.options["on_duplicate"] == "keep":
+            return order, {}
         found = known(rows.texts[order], [other.texts[chosen] for other, chosen in others])
-        removed["text"] = int(found.sum())
+        removed = {"text": int(found.sum())}
         if rows.groups is not None:
             groups = [other.groups[chosen] for other, chosen in others if other.groups is not None]
             in_group = known(rows.groups[order], groups) & ~found
@@ -178,7 +184,7 @@ class Reviews:
                 f"`data.source`: all {len(order):,} {split} rows of {rows.table} have a text or a group that other "
                 "splits have too, so none is left: give other rows."
             )
-        return order[~found]
+        return order[~found], removed
 
     def _choose_test(self) -> None:
         rows = self._scan("test")
@@ -209,12 +215,13 @@ class Reviews:
             "rows_per_class": classes,
         }
         names = list(class_names(self.options["num_labels"], self.options["label_names"]).values())
-        if split != "val":
+        if len(self.summary) == 1:  # the first split: the others' labels are taken in the same way
             rank_zero_info(self._label_map.describe(names))
-        refused = "".join(f", {count:,} refused ({kind})" for kind, count in rows.refused.items())
-        gone = sum(removed.values())
-        elsewhere = f", {gone:,} left out: their text or group stands in another split" if gone else ""
+        said = [f", {count:,} refused ({kind})" for kind, count in rows.refused.items()]
+        if repeated := self.summary[split]["repeated_texts"]:
+            said.append(f", {repeated:,} texts repeated")
+        if gone := sum(removed.values()):
+            said.append(f", {gone:,} left out: their text or group stands in another split")
         per_class = " ".join(f"{count:,}" for count in classes)
-        rank_zero_info(
-            f"{split}: {len(order):,} of {len(rows):,} rows of {rows.table}; {per_class} per class{refused}{elsewhere}"
-        )
+        taken = f"{len(order):,} of {len(rows):,} rows of {rows.table}; {per_class} per class"
+        rank_zero_info(f"{split}: {taken}{''.join(said)}")

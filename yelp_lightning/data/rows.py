@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -61,6 +62,7 @@ class Table:
         named = {"text": self.text_column, "label": self.label_column, "group": self.group_column}
         return {role: column for role, column in named.items() if column is not None}
 
+    @cached_property
     def key(self) -> str:
         """Hash of what the rows are: the files' content, the columns, the layout."""
         parts = [file.digest() + file.format for file in self.files]
@@ -188,7 +190,7 @@ def scan(table: Table, label_map: LabelMap | None, cache_dir: Path | None, name:
     how = (_FORMAT, label_map and (label_map.num_labels, label_map.offset, label_map.names))
     # The examples of several files name theirs.
     names = [file.name for file in table.files] if len(table.files) > 1 else []
-    key = sha256(f"{table.key()} {how} {names}".encode()).hexdigest()[:32]
+    key = sha256(f"{table.key} {how} {names}".encode()).hexdigest()[:32]
 
     def write(file: IO[bytes]) -> None:
         found = _scan(table, label_map, name)

@@ -130,7 +130,7 @@ def encode(
         The rows' tokens, in the same order.
     """
     encoder = Encoder(tokenizer, max_length, truncation)
-    key = sha256(f"{_FORMAT} {rows.table.key()} {max_length} {truncation}".encode())
+    key = sha256(f"{_FORMAT} {rows.table.key} {max_length} {truncation}".encode())
     key.update(np.ascontiguousarray(chosen, np.int32).data)
     # What a class is called does not matter here, which class a row has does.
     key.update(rows.labels[chosen].data)
