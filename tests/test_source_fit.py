@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, fit_options, review, write_jsonl
 from transformers import AutoModelForSequenceClassification
 
@@ -111,7 +112,8 @@ def test_shards_and_a_zip_give_the_same_rows(fit: Callable[..., Path], cli: Cli,
         path = write_jsonl(tmp_path / f"part-{shard}.jsonl", rows)
         path.with_suffix(".jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    run = fit(tmp_path / "part-*.jsonl.gz")
+    run = fit(tmp_path / "part-*.jsonl.gz", "--data.val_size", 0.25)
+    assert yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["val_size"] == 0.25
     with zipfile.ZipFile(tmp_path / "test.zip", "w") as archive:
         archive.writestr("data/test.jsonl", "".join(json.dumps(review(number)) + "\n" for number in range(7)))
     cli("test", "--ckpt_path", run, "--data.source", tmp_path / "test.zip")
@@ -119,4 +121,4 @@ def test_shards_and_a_zip_give_the_same_rows(fit: Callable[..., Path], cli: Cli,
     assert found["test/n"] == 7
     data = found["data"]
     assert isinstance(data, dict)
-    assert data["train"]["rows"] + data["val"]["rows"] == 120
+    assert (data["train"]["rows"], data["val"]["rows"]) == (90, 30)

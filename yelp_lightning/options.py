@@ -19,7 +19,7 @@ _ALLOWED = {
     "PositiveFloat": "a number above 0",
     "NonNegativeFloat": "a number of at least 0",
     "ClosedUnitInterval": "a number from 0 to 1",
-    "OpenUnitInterval": "a share between 0 and 1",
+    "RowCount": "a whole number of at least 1 or a share between 0 and 1",
     "<class 'int'>": "a whole number",
     "<class 'float'>": "a number",
     "<class 'bool'>": "true or false",

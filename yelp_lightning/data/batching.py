@@ -55,15 +55,18 @@ class TrainBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(len(self.lengths))
+        # Four bytes a row, sorted in place: there may be millions.
+        order = generator.permutation(len(self.lengths)).astype(np.int32)
         window = WINDOW_STEPS * self.step_rows
-        sort = [part[np.argsort(-self.lengths[part], kind="stable")] for part in _parts(order, window)]
-        steps = _parts(np.concatenate(sort), self.step_rows)
-        if len(steps) > len(self):
-            steps[-2:] = [np.concatenate(steps[-2:])]
-        for step in generator.permutation(len(steps)):
+        for start in range(0, len(order), window):
+            part = order[start : start + window]
+            part[:] = part[np.argsort(-self.lengths[part], kind="stable")]
+        steps = len(self)
+        for step in generator.permutation(steps):
+            # The last step takes what is left.
+            stop = (step + 1) * self.step_rows if step < steps - 1 else None
             # Every world_size-th row of a sorted step: devices get rows of the same lengths.
-            yield steps[step][self.rank :: self.world_size].tolist()
+            yield order[step * self.step_rows : stop][self.rank :: self.world_size].tolist()
 
 
 class EvalBatches(Sampler[list[int]]):
@@ -101,7 +104,3 @@ class EvalBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
-
-
-def _parts(rows: npt.NDArray[np.int64], size: int) -> list[npt.NDArray[np.int64]]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]

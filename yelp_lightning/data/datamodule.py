@@ -24,7 +24,7 @@ from yelp_lightning.data.truncation import Encoder, Truncation
 from yelp_lightning.errors import UsageError
 from yelp_lightning.files import require_writable
 from yelp_lightning.pretrained import load_tokenizer, max_positions
-from yelp_lightning.ranges import NonNegativeInt, OpenUnitInterval, PositiveInt
+from yelp_lightning.ranges import NonNegativeInt, PositiveInt, RowCount
 
 # Splits that each Trainer stage reads. `fit` looks at the texts of test rows only to keep them out of training.
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -94,9 +94,9 @@ class ReviewDataModule(LightningDataModule):
         column_names: list[str] | None = None,
         backslash_escapes: bool = False,
         on_bad_row: OnBadRow = "error",
-        train_size: PositiveInt | OpenUnitInterval | None = None,
-        val_size: PositiveInt | OpenUnitInterval | None = None,
-        test_size: PositiveInt | OpenUnitInterval | None = None,
+        train_size: RowCount | None = None,
+        val_size: RowCount | None = None,
+        test_size: RowCount | None = None,
         sampling: Sampling = "shuffle",
         seed: NonNegativeInt = 42,
         group_column: str | None = None,
@@ -254,7 +254,7 @@ class ReviewDataModule(LightningDataModule):
             reviews.rows[split], reviews.chosen[split], load_tokenizer(self.tokenizer_source),
             self.hparams["max_length"], self.hparams["truncation"], self.hparams["num_proc"], reviews.cache_dir, split,
         )  # fmt: skip
-        truncated = float((tokens.full_lengths > tokens.lengths).mean())
+        truncated = tokens.truncated / len(tokens)
         reviews.summary[split] |= {"tokens": int(tokens.lengths.sum()), "truncated": truncated}
         rank_zero_info(
             f"{split}: {reviews.summary[split]['tokens']:,} tokens; {truncated:.1%} of the reviews are longer than "

@@ -203,8 +203,9 @@ class Reviews:
 
     def _keep(self, split: str, rows: Rows, order: Order, removed: dict[str, int]) -> None:
         self.rows[split], self.chosen[split] = rows, np.sort(order)
-        classes = np.bincount(rows.labels[order], minlength=self.options["num_labels"]).tolist()
-        texts = np.sort(rows.texts[rows.usable])
+        labels, texts = rows.labels[order], rows.texts[rows.usable]
+        classes = [int((labels == label).sum()) for label in range(self.options["num_labels"])]
+        texts.sort()
         self.summary[split] = {
             "source": str(rows.table),
             "read": len(rows),

@@ -17,6 +17,8 @@ Order = npt.NDArray[np.int32]
 Hashes = npt.NDArray[np.uint64]
 # Where a source brings no validation rows and none were asked for: a tenth of train, at most this many.
 MAX_DEFAULT_VAL_ROWS = 10_000
+# Rows that are looked up at a time.
+_BLOCK = 2**16
 
 
 def row_order(labels: npt.NDArray[np.int16], sampling: Sampling, seed: int) -> Order:
@@ -203,7 +205,10 @@ def known(hashes: Hashes, others: list[Hashes]) -> npt.NDArray[np.bool_]:
     table = np.unique(np.concatenate([np.empty(0, np.uint64), *others]))
     if not len(table):
         return np.zeros(len(hashes), bool)
-    # Half the memory of numpy's isin, which sorts the millions instead of looking each up in the few.
-    places = np.searchsorted(table, hashes)
-    found: npt.NDArray[np.bool_] = table[np.minimum(places, len(table) - 1, out=places)] == hashes
+    # A small part of the memory of numpy's isin, which sorts the millions instead of looking each up in the few.
+    found = np.empty(len(hashes), bool)
+    for start in range(0, len(hashes), _BLOCK):
+        part = hashes[start : start + _BLOCK]
+        places = np.minimum(np.searchsorted(table, part), len(table) - 1)
+        found[start : start + _BLOCK] = table[places] == part
     return found

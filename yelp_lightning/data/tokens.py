@@ -1,5 +1,6 @@
 """Tokens: each review encoded once by the model's own tokenizer, kept in an Arrow file, unpadded."""
 
+import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from hashlib import sha256
 from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ _FORMAT = 3
 _THREADS = 2
 # Reviews per record batch of the file, and per call of the tokenizer.
 BATCH_ROWS = 1_000
+# Places of a file that are read before its pages are given back: 64 MiB at most.
+TOUCHES = 1_000
 SCHEMA = pa.schema(
     {
         "input_ids": pa.list_(pa.int32()),
@@ -46,28 +49,60 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Tensor]]):
     ``B`` is rows in a batch, ``T`` tokens of its longest row.
 
     Args:
-        path: Arrow file from ``encode``; it may be deleted once it is open.
+        path: Arrow file from ``encode``.
         pad_token_id: Token that fills short rows up.
     """
+
+    _touched = 0
 
     def __init__(self, path: Path, pad_token_id: int) -> None:
         self.path = path
         self.pad_token_id = pad_token_id
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        lists = [batch.column("input_ids") for batch in batches]
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = pa.ipc.open_file(pa.py_buffer(self._map))
+        count = reader.num_record_batches
+        rows = (count - 1) * BATCH_ROWS + reader.get_batch(count - 1).num_rows
+        self.lengths: npt.NDArray[np.int32] = np.empty(rows, np.int32)
+        self.labels: npt.NDArray[np.int16] = np.empty(rows, np.int16)
+        self.truncated = 0
+        """Rows that were longer than they are now."""
         # Views of the mapped file: no token is read before its batch is.
-        self._tokens = [column.values.to_numpy() for column in lists]
-        self._offsets = [column.offsets.to_numpy() for column in lists]
+        self._tokens, self._offsets, self._full_lengths = [], [], []
+        for number in range(count):
+            batch = reader.get_batch(number)
+            inside = slice(number * BATCH_ROWS, number * BATCH_ROWS + batch.num_rows)
+            self.lengths[inside] = batch.column("length").to_numpy()
+            self.labels[inside] = batch.column("label").to_numpy()
+            self._full_lengths.append(batch.column("full_length").to_numpy())
+            self.truncated += int((self._full_lengths[-1] > self.lengths[inside]).sum())
+            self._tokens.append(batch.column("input_ids").values.to_numpy())
+            self._offsets.append(batch.column("input_ids").offsets.to_numpy())
+            self._touch(1)
 
-        self._full_lengths = [batch.column("full_length").to_numpy() for batch in batches]
-        self.lengths: npt.NDArray[np.int32] = np.concatenate([batch.column("length").to_numpy() for batch in batches])
-        self.labels: npt.NDArray[np.int16] = np.concatenate([batch.column("label").to_numpy() for batch in batches])
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Worker processes that are not forked open the file again."""
+        return TokenRows, (self.path, self.pad_token_id)
+
+    def _touch(self, places: int) -> None:
+        """Give the file's pages back to the system after some reading.
+
+        The system maps 64 KiB around each place that is read. Kept, the whole file would soon count as memory of this
+        process, whatever its size; given back, they stay in the system's own cache as long as there is room.
+        """
+        self._touched += places
+        if self._touched >= TOUCHES and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
 
     @property
     def full_lengths(self) -> npt.NDArray[np.int32]:
         """Tokens of each row before truncation, ``(n,)``."""
-        return np.concatenate(self._full_lengths)
+        found = np.empty(len(self), np.int32)
+        for number, lengths in enumerate(self._full_lengths):
+            found[number * BATCH_ROWS :][: len(lengths)] = lengths
+            self._touch(1)
+        return found
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -100,6 +135,7 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Tensor]]):
         input_ids = np.full((len(rows), lengths.max()), self.pad_token_id, np.int64)
         for ids, row, length in zip(input_ids, rows, lengths.tolist(), strict=True):
             ids[:length] = self.tokens(row)
+        self._touch(len(rows))
         # The mask comes from the lengths: a review may contain the padding token's own id.
         mask = np.arange(input_ids.shape[1]) < lengths[:, None]
         return {
