@@ -204,7 +204,11 @@ def test_groups_keep_the_mix() -> None:
     st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9)), max_size=3),
 )
 def test_known(hashes: list[int], others: list[list[int]]) -> None:
-    found = known(np.array(hashes, np.uint64), [np.array(other, np.uint64) for other in others])
+    found = known(
+        np.array(hashes, np.uint64),
+        np.arange(len(hashes), dtype=np.int32),
+        [np.array(other, np.uint64) for other in others],
+    )
     assert found.tolist() == [any(one in other for other in others) for one in hashes]
 
 

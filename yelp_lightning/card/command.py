@@ -1,7 +1,6 @@
 """The command `data`: read, check, tokenize and describe, or clear the cache."""
 
 import json
-import logging
 from pathlib import Path
 
 from yelp_lightning.card.facts import describe
@@ -47,8 +46,6 @@ def main(arguments: list[str]) -> None:
         print(f"Removed {files} files, {size / 1e6:,.1f} MB, from {cache_dir}")
         return
     quiet()
-    # What was read and chosen is what the card shows.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     output = Path(config.output or config.trainer.default_root_dir)
     require_writable(output, "--output" if config.output else "trainer.default_root_dir")
     data = ReviewDataModule(**config.data.as_dict())

@@ -56,7 +56,7 @@ class TrainBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = np.random.default_rng([self.seed, self.epoch])
         # Four bytes a row, sorted in place: there may be millions.
-        order = generator.permutation(len(self.lengths)).astype(np.int32)
+        order = generator.permutation(np.arange(len(self.lengths), dtype=np.int32))
         window = WINDOW_STEPS * self.step_rows
         for start in range(0, len(order), window):
             part = order[start : start + window]

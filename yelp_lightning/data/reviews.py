@@ -165,11 +165,11 @@ class Reviews:
         """The order without rows whose text or group stands in a split that is measured, and how many those were."""
         if self.options["on_duplicate"] == "keep":
             return order, {}
-        found = known(rows.texts[order], [other.texts[chosen] for other, chosen in others])
+        found = known(rows.texts, order, [other.texts[chosen] for other, chosen in others])
         removed = {"text": int(found.sum())}
         if rows.groups is not None:
             groups = [other.groups[chosen] for other, chosen in others if other.groups is not None]
-            in_group = known(rows.groups[order], groups) & ~found
+            in_group = known(rows.groups, order, groups) & ~found
             removed["group"] = int(in_group.sum())
             found |= in_group
         if found.any() and self.options["on_duplicate"] == "error":
@@ -189,7 +189,7 @@ class Reviews:
     def _choose_test(self) -> None:
         rows = self._scan("test")
         order = take(self._order(rows), self.options["test_size"], "data.test_size")
-        seen = int(known(rows.texts[order], [self.seen]).sum())
+        seen = int(known(rows.texts, order, [self.seen]).sum())
         self._keep("test", rows, order, {})
         self.summary["test"]["seen_in_training"] = seen
         if seen:

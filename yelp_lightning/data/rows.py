@@ -203,9 +203,8 @@ def scan(table: Table, label_map: LabelMap | None, cache_dir: Path | None, name:
 
 
 def _scan(table: Table, label_map: LabelMap | None, name: str) -> pa.Table:
-    labels: list[npt.NDArray[np.int16]] = []
-    texts: list[npt.NDArray[np.uint64]] = []
-    groups: list[npt.NDArray[np.uint64]] = []
+    # Three long blocks of memory: many small arrays would lie scattered between the texts and keep their pages.
+    labels, texts, groups = bytearray(), bytearray(), bytearray()
     refused: Counter[str] = Counter()
     examples: list[str] = []
     with tqdm(desc=f"Reading {name} reviews", unit=" rows", delay=2) as progress:
@@ -224,7 +223,7 @@ def _scan(table: Table, label_map: LabelMap | None, name: str) -> pa.Table:
                     problems.setdefault(row, label_map.problem(value))
             if table.group_column is not None:
                 keys, without = _groups(chunk.columns.get(table.group_column), len(chunk.lines), table.group_column)
-                groups.append(keys)
+                groups += keys.tobytes()
                 problems = {**without, **problems}
             for row in sorted(problems):
                 kind, reason = problems[row]
@@ -233,17 +232,13 @@ def _scan(table: Table, label_map: LabelMap | None, name: str) -> pa.Table:
                 if len(examples) < EXAMPLES:
                     where = f"{file.name} " if len(table.files) > 1 else ""
                     examples.append(f"{where}{file.unit} {chunk.lines[row]}: {reason}")
-            labels.append(found)
-            texts.append(text_hashes(column))
+            labels += found.tobytes()
+            texts += text_hashes(column).tobytes()
             progress.update(len(chunk.lines))
-    columns: dict[str, Any] = {"label": _joined(labels, np.int16), "text": _joined(texts, np.uint64)}
+    columns: dict[str, Any] = {"label": np.frombuffer(labels, np.int16), "text": np.frombuffer(texts, np.uint64)}
     if table.group_column is not None:
-        columns["group"] = _joined(groups, np.uint64)
+        columns["group"] = np.frombuffer(groups, np.uint64)
     return pa.table(columns).replace_schema_metadata({"refused": json.dumps(refused), "examples": json.dumps(examples)})
-
-
-def _joined(parts: list[npt.NDArray[Any]], dtype: Any) -> npt.NDArray[Any]:
-    return np.concatenate(parts) if parts else np.empty(0, dtype)
 
 
 def _from_arrow(table: Table, found: pa.Table) -> Rows:

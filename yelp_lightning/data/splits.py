@@ -40,7 +40,7 @@ def row_order(labels: npt.NDArray[np.int16], sampling: Sampling, seed: int) -> O
     """
     if sampling == "first":
         return np.arange(len(labels), dtype=np.int32)
-    order = np.random.default_rng(seed).permutation(len(labels)).astype(np.int32)
+    order = np.random.default_rng(seed).permutation(np.arange(len(labels), dtype=np.int32))
     return order if sampling == "shuffle" else order[_interleave(labels[order])]
 
 
@@ -192,23 +192,24 @@ def _last_groups(
     return chosen
 
 
-def known(hashes: Hashes, others: list[Hashes]) -> npt.NDArray[np.bool_]:
+def known(hashes: Hashes, order: Order, others: list[Hashes]) -> npt.NDArray[np.bool_]:
     """Which texts or groups also stand in other splits.
 
     Args:
-        hashes: ``(n,)``.
-        others: Those of the other splits.
+        hashes: Those of all rows of the table.
+        order: Rows to look at, ``(n,)``.
+        others: Hashes of the other splits.
 
     Returns:
         ``(n,)`` bool.
     """
     table = np.unique(np.concatenate([np.empty(0, np.uint64), *others]))
     if not len(table):
-        return np.zeros(len(hashes), bool)
+        return np.zeros(len(order), bool)
     # A small part of the memory of numpy's isin, which sorts the millions instead of looking each up in the few.
-    found = np.empty(len(hashes), bool)
-    for start in range(0, len(hashes), _BLOCK):
-        part = hashes[start : start + _BLOCK]
+    found = np.empty(len(order), bool)
+    for start in range(0, len(order), _BLOCK):
+        part = hashes[order[start : start + _BLOCK]]
         places = np.minimum(np.searchsorted(table, part), len(table) - 1)
         found[start : start + _BLOCK] = table[places] == part
     return found

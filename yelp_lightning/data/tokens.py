@@ -1,5 +1,7 @@
 """Tokens: each review encoded once by the model's own tokenizer, kept in an Arrow file, unpadded."""
 
+import contextlib
+import ctypes
 import mmap
 import os
 from collections import deque
@@ -193,6 +195,7 @@ def write_tokens(
         num_proc: Processes that tokenize.
         name: What the rows are, for the progress bar.
     """
+    _trim_heap()
     texts = table.texts(chosen)
     start = 0
     with (
@@ -223,6 +226,16 @@ def pad_token(tokenizer: "PreTrainedTokenizerBase") -> int:
     pad_token_id = tokenizer.pad_token_id
     assert isinstance(pad_token_id, int), f"{type(tokenizer).__name__} has no padding token"
     return pad_token_id
+
+
+def _trim_heap() -> None:
+    """Give freed memory back to the system.
+
+    glibc keeps up to 64 MB of what choosing among millions of rows has freed, and the tokenizer's threads, which have
+    heaps of their own, would need theirs on top.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # other C libraries have no such function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 Encoded = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]
