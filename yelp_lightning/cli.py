@@ -1,15 +1,12 @@
 """LightningCLI for fit, validate, test and predict: defaults, links, checks before compute, and what is left behind."""
 
-import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
@@ -27,6 +24,7 @@ from yelp_lightning.files import require_writable
 from yelp_lightning.inference.predictions import STDOUT, check_output, predictions_table, write_predictions
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.options import OptionParser, refused_by_trainer
+from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -60,26 +58,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     # The whole config is logged instead (SaveRunConfig).
     "enable_autolog_hparams": False,
 }
-
-
-def quiet() -> None:
-    """Silence what the libraries say to everybody and what means nothing here."""
-    # Reviews are tokenized before training: collating them takes microseconds, and no worker process is missed.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # The run folder has been claimed: it holds no other run.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # Lightning 2.6.6 uses a name that torch 2.13 deprecates.
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    # A run that ends inside its first epoch is validated after it (YelpCLI.fit).
-    warnings.filterwarnings("ignore", message=".*could not find the monitored key in the returned metrics.*")
-    # A best checkpoint remembers the callback that chose it, which only `fit` has.
-    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used")
-    # Advertisements.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in str(record.msg))
-    # transformers reports the fresh head as missing weights, which it is; `load_classifier` refuses other gaps.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
 
 
 def add_option_groups(parser: LightningArgumentParser) -> None:

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yelp_lightning.data import formats
-from yelp_lightning.data.formats import CHUNK_ROWS, Chunk, CsvLayout, DataFile, read_chunks
+from yelp_lightning.data.datafile import DataFile
+from yelp_lightning.data.formats import CHUNK_ROWS, Chunk, CsvLayout, read_chunks
 from yelp_lightning.errors import UsageError
 
 SUFFIXES = [".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow"]

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from test_formats import PACKINGS, SUFFIXES, arrow_content, content, pack, packed, write
 
 from yelp_lightning.data import rows as module
-from yelp_lightning.data.formats import CHUNK_ROWS, DataFile, zip_members
+from yelp_lightning.data.datafile import DataFile, zip_members
+from yelp_lightning.data.formats import CHUNK_ROWS
 from yelp_lightning.data.labels import LabelMap
 from yelp_lightning.data.rows import Rows, Table, scan
 from yelp_lightning.data.texts import text_hashes
@@ -474,7 +475,7 @@ import sys
 from pathlib import Path
 import pyarrow as pa
 from yelp_lightning.data import rows
-from yelp_lightning.data.formats import DataFile
+from yelp_lightning.data.datafile import DataFile
 from yelp_lightning.data.labels import LabelMap
 
 def pause():

@@ -20,7 +20,7 @@ from conftest import ROOT
 from hub import Hub, write_yelp_dataset
 from test_formats import PACKINGS, content, pack, write
 
-from yelp_lightning.data.formats import zip_members
+from yelp_lightning.data.datafile import zip_members
 from yelp_lightning.data.labels import LabelMap
 from yelp_lightning.data.rows import Table, scan
 from yelp_lightning.data.sources import has_split, is_divided, split_files

@@ -18,7 +18,7 @@ from tiny_bert import write_tiny_bert
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from yelp_lightning.data.formats import DataFile
+from yelp_lightning.data.datafile import DataFile
 from yelp_lightning.data.labels import LabelMap
 from yelp_lightning.data.rows import Rows, Table, scan
 from yelp_lightning.data.tokens import BATCH_ROWS, SCHEMA, TokenRows, encode
@@ -220,7 +220,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer
-from yelp_lightning.data.formats import DataFile
+from yelp_lightning.data.datafile import DataFile
 from yelp_lightning.data.labels import LabelMap
 from yelp_lightning.data.rows import Table, scan
 from yelp_lightning.data.tokens import encode

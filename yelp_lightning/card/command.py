@@ -6,12 +6,13 @@ from pathlib import Path
 from yelp_lightning.card.facts import describe
 from yelp_lightning.card.page import write_page
 from yelp_lightning.card.screen import print_card
-from yelp_lightning.cli import PROGRAM, add_option_groups, link_groups, quiet
+from yelp_lightning.cli import PROGRAM, add_option_groups, link_groups
 from yelp_lightning.data.cache import clear_cache
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.data.sources import has_split, is_divided
 from yelp_lightning.files import atomic_file, require_writable
 from yelp_lightning.options import OptionParser
+from yelp_lightning.quiet import quiet
 
 JSON, HTML = "data.json", "data.html"
 

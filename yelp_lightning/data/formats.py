@@ -1,30 +1,20 @@
 """Formats: csv, tsv, jsonl, parquet, arrow and txt, plain, compressed or in a zip, as a stream of chunks of rows."""
 
 import csv
-import hashlib
 import io
 import json
-import lzma
-import shutil
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-import xxhash
 
+from yelp_lightning.data.datafile import BROKEN, ENDINGS, TABLES, DataFile, open_seekable, open_stream, reason_of
 from yelp_lightning.errors import UsageError
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-# .json holds one object a line, as Yelp's own files do; .arrow is what `datasets` keeps of a Hub id.
-TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
-ENDINGS = "csv, tsv, jsonl or parquet, plain, .gz, .zst or in a .zip"
 # Arrow's types of text, and the same without the promise of UTF-8.
 _BYTES = {
     pa.string(): pa.binary(),
@@ -35,58 +25,8 @@ _BYTES = {
 # quote that is never closed, ends in a sentence and not in swap.
 CHUNK_ROWS = 2_000
 MAX_CELL = 2**26
-# What readers raise for a file that is not what its ending says, or is cut off.
-_BROKEN = (
-    ValueError, OSError, EOFError, RuntimeError, LookupError, ArithmeticError, MemoryError,
-    csv.Error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException,
-)  # fmt: skip
 # The last bytes of a whole Arrow stream.
 _ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file, or one file inside a zip.
-
-    Args:
-        path: The file.
-        member: Name inside the zip; empty for a plain file.
-        title: What messages call it; empty means its path.
-    """
-
-    path: Path
-    member: str = ""
-    title: str = ""
-
-    def __str__(self) -> str:
-        if self.title:
-            return self.title
-        return f"{self.path}/{self.member}" if self.member else str(self.path)
-
-    @property
-    def name(self) -> str:
-        """Name without its folders, such as ``train.csv.gz``."""
-        return Path(self.member or self.path).name
-
-    @property
-    def compression(self) -> str | None:
-        """``gzip``, ``zstd`` or None."""
-        return COMPRESSIONS.get(Path(self.name).suffix)
-
-    @property
-    def format(self) -> str:
-        """The ending that says what the rows look like, such as ``.csv``."""
-        return Path(Path(self.name).stem if self.compression else self.name).suffix
-
-    @property
-    def unit(self) -> str:
-        """What ``Chunk.lines`` counts, for messages."""
-        return "row" if self.format in (".parquet", ".arrow") else "line"
-
-    def digest(self) -> str:
-        """Hash of its content: another file of the same name, size and time has another."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest() + self.member
 
 
 @dataclass(frozen=True)
@@ -119,30 +59,6 @@ class Chunk:
     problems: dict[int, str] = field(default_factory=dict)
 
 
-def zip_members(path: Path, option: str, formats: Sequence[str] = TABLES) -> list[DataFile]:
-    """The tables inside a zip.
-
-    Args:
-        path: The zip.
-        option: The option that named it, for errors.
-        formats: Endings that count.
-
-    Returns:
-        Its files with one of these endings, by name; what an operating system left there does not count.
-
-    Raises:
-        UsageError: If it is no zip.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = sorted(name for name in archive.namelist() if not name.startswith("__MACOSX") and name[-1:] != "/")
-        if twice := [name for name, after in pairwise(names) if name == after]:
-            raise ValueError(f"it holds two files {twice[0]!r}")
-    except _BROKEN as error:
-        raise UsageError(f"`{option}`: {path} cannot be read as zip ({_reason(error)}): mend the file.") from error
-    return [member for member in (DataFile(path, name) for name in names) if member.format in formats]
-
-
 def read_chunks(file: DataFile, wanted: Sequence[str], layout: CsvLayout, option: str) -> Iterator[Chunk]:
     """Read some columns of a file, to the letter: a field of a csv is text, so ``007`` and ``NA`` stay what they are.
 
@@ -167,56 +83,29 @@ def read_chunks(file: DataFile, wanted: Sequence[str], layout: CsvLayout, option
             for chunk in _chunks(file, stack, list(dict.fromkeys(wanted)), layout):
                 empty = empty and not chunk.names and not chunk.lines
                 yield chunk
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UsageError(
-            f"`{option}`: {file} cannot be read as {file.format[1:]} ({_reason(error)}): mend the file."
+            f"`{option}`: {file} cannot be read as {file.format[1:]} ({reason_of(error)}): mend the file."
         ) from error
     if empty:
         raise UsageError(f"`{option}`: {file} is empty: give a file with at least one review.")
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-
-
 def _chunks(file: DataFile, stack: ExitStack, wanted: list[str], layout: CsvLayout) -> Iterator[Chunk]:
     if file.format == ".parquet":
-        yield from _parquet_chunks(stack.enter_context(_seekable(file)), wanted)
+        yield from _parquet_chunks(stack.enter_context(open_seekable(file)), wanted)
     elif file.format == ".arrow":
-        source = stack.enter_context(_seekable(file))
+        source = stack.enter_context(open_seekable(file))
         opened = pa.memory_map(str(source)) if isinstance(source, Path) else pa.PythonFile(source)
         yield from _ipc_chunks(stack.enter_context(opened), wanted)
     else:
-        lines = _lines(stack.enter_context(_stream(file)))
+        lines = _lines(stack.enter_context(open_stream(file)))
         if file.format == ".txt":
             yield from _txt_chunks(lines)
         elif file.format in (".jsonl", ".json"):
             yield from _json_chunks(lines, wanted)
         else:
             yield from _csv_chunks(lines, "\t" if file.format == ".tsv" else ",", wanted, layout)
-
-
-@contextmanager
-def _stream(file: DataFile) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed; a compressed stream that was cut off is an error."""
-    with ExitStack() as stack:
-        if not file.member:
-            yield stack.enter_context(pa.input_stream(str(file.path), file.compression, buffer_size=2**20))
-            return
-        member = stack.enter_context(zipfile.ZipFile(file.path)).open(file.member)
-        stack.enter_context(member)
-        # Read to its end, a member is checked against the zip's own checksum.
-        yield stack.enter_context(pa.CompressedInputStream(member, file.compression)) if file.compression else member
-
-
-@contextmanager
-def _seekable(file: DataFile) -> Iterator[Any]:
-    if not file.member and not file.compression:
-        yield file.path
-        return
-    with tempfile.TemporaryFile() as copy, _stream(file) as stream:
-        shutil.copyfileobj(stream, copy)
-        yield copy
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str]:

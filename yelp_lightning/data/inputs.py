@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from yelp_lightning.data.formats import CsvLayout, DataFile, zip_members
+from yelp_lightning.data.datafile import DataFile, zip_members
+from yelp_lightning.data.formats import CsvLayout
 from yelp_lightning.data.rows import EXAMPLES, Table, require_columns
 from yelp_lightning.data.texts import check_texts
 from yelp_lightning.errors import UsageError

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from xxhash import xxh3_64_intdigest
 
 from yelp_lightning.data.cache import cached
-from yelp_lightning.data.formats import Chunk, CsvLayout, DataFile, read_chunks
+from yelp_lightning.data.datafile import DataFile
+from yelp_lightning.data.formats import Chunk, CsvLayout, read_chunks
 from yelp_lightning.data.labels import LabelMap
 from yelp_lightning.data.texts import check_texts, text_hashes
 from yelp_lightning.errors import UsageError

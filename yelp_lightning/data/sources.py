@@ -6,7 +6,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from yelp_lightning.data.formats import ENDINGS, TABLES, DataFile, zip_members
+from yelp_lightning.data.datafile import ENDINGS, TABLES, DataFile, zip_members
 from yelp_lightning.errors import UsageError
 from yelp_lightning.pretrained import EMBEDDED
 
