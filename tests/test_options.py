@@ -251,7 +251,7 @@ def test_bugs_are_not_hidden(cli: Callable[..., None], trained: Path, monkeypatc
     with pytest.raises(ValueError, match="a bug"):
         refused_by_trainer(bug, {"devices": 1, "accelerator": "cpu"})
 
-    def broken(self: object, stage: str) -> None:
+    def broken(self: object, stage: str, devices: int) -> None:
         raise bug
 
     # Beyond the Trainer's construction, no such error is the user's.

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint
@@ -47,6 +48,8 @@ ROWS = (
     "source", "config_name", "revision", "text_column", "label_column", "label_offset", "label_names", "column_names",
     "backslash_escapes", "on_bad_row", "train_size", "val_size", "sampling", "seed", "group_column", "on_duplicate",
 )  # fmt: skip
+# What decides their tokens: a run that goes on compares its epochs.
+TOKENS = ("max_length", "truncation")
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 3,
     "default_root_dir": "checkpoints/run",
@@ -144,7 +147,7 @@ class YelpCLI(LightningCLI):
         self.config[command].ckpt_path = str(path)
         self._refuse_other("model", ARCHITECTURE, path)
         if command in ("fit", "validate"):
-            self._refuse_other("data", ROWS, path)
+            self._refuse_other("data", ROWS + (TOKENS if command == "fit" else ()), path)
         if command == "test":
             refuse_training_file(self.config[command].data.source, path, self.checkpoint)
 
@@ -220,10 +223,7 @@ class YelpCLI(LightningCLI):
         """
         self.trainer.fit(**kwargs, ckpt_path=self._get(self.config, "ckpt_path"))
         if self.checkpoint is not None and self.trainer.global_step <= self.checkpoint["global_step"]:
-            raise UsageError(
-                f"`--ckpt_path` {self._get(self.config, 'ckpt_path')} is at optimizer step {self.trainer.global_step} "
-                "already, where this run ends too: give larger --trainer.max_epochs and --trainer.max_steps."
-            )
+            raise self._at_its_end()
         if not self._keeps_checkpoints():
             return
         # --trainer.max_steps or max_time may have ended the run after its latest, or even before its first validation.
@@ -240,7 +240,23 @@ class YelpCLI(LightningCLI):
     def before_fit(self) -> None:
         """Check run folder and data before anything is loaded or trained."""
         claim(self.trainer.default_root_dir, self._get(self.config, "ckpt_path"))
-        self.datamodule.check("fit")
+        if self.checkpoint is not None and 0 <= self.trainer.max_steps <= self.checkpoint["global_step"]:
+            raise self._at_its_end()
+        if self.datamodule.hparams["truncation"] == "head_tail":
+            rank_zero_info("model/ will keep the head of longer reviews: plain transformers knows no head_tail")
+        self.datamodule.check("fit", self._devices)
+
+    @property
+    def _devices(self) -> int:
+        return int(self.trainer.num_devices * self.trainer.num_nodes)
+
+    def _at_its_end(self) -> UsageError:
+        assert self.checkpoint is not None
+        return UsageError(
+            f"`--ckpt_path` {self._get(self.config, 'ckpt_path')} is at optimizer step "
+            f"{self.checkpoint['global_step']} already, where this run ends too: give larger --trainer.max_epochs and "
+            "--trainer.max_steps."
+        )
 
     def after_fit(self) -> None:
         """Write model/ and metrics.json, show what came out and what to type next."""
@@ -275,7 +291,7 @@ class YelpCLI(LightningCLI):
     def _measure(self, stage: str, command: str, kwargs: dict[str, Any]) -> None:
         folder = Path(self.trainer.default_root_dir)
         require_writable(folder, "trainer.default_root_dir")
-        self.datamodule.check(command)
+        self.datamodule.check(command, self._devices)
         # The table below shows the same numbers with their intervals.
         path = self._get(self.config, "ckpt_path")
         getattr(self.trainer, command)(**kwargs, ckpt_path=path, verbose=False)
@@ -304,11 +320,12 @@ class YelpCLI(LightningCLI):
             )
         if text is not None:
             self.datamodule.predict_texts([text])
-        self.datamodule.check("predict")
+        self.datamodule.check("predict", self._devices)
         inputs = self.datamodule.inputs
         check_output(output, inputs.id_column, self.model.hparams["num_labels"])
         if inputs.blank and self.trainer.is_global_zero:
-            print(f"warning: {inputs.blank} of the reviews are blank; their stars mean nothing", file=sys.stderr)
+            are = "is" if inputs.blank == 1 else "are"
+            print(f"warning: {inputs.blank} of the reviews {are} blank; the stars mean nothing", file=sys.stderr)
         path = self._get(self.config, "ckpt_path")
         batches: Any = self.trainer.predict(**kwargs, ckpt_path=path, return_predictions=True)
         merged = self._gather({name: torch.cat([batch[name] for batch in batches]) for name in batches[0]})

@@ -202,7 +202,10 @@ def finish(run_folder: str) -> dict[str, Any]:
     checkpoint = read_checkpoint(folder / BEST)
     with atomic_folder(folder / MODEL) as model:
         unpack_classifier(checkpoint).save_pretrained(model)
-        unpack_tokenizer(checkpoint["encoder"]).save_pretrained(model)
+        tokenizer = unpack_tokenizer(checkpoint["encoder"])
+        if checkpoint["datamodule_hyper_parameters"].get("truncation") == "tail":
+            tokenizer.truncation_side = "left"
+        tokenizer.save_pretrained(model)
     report = {**checkpoint["reports"]["val"], "data": json.loads(checkpoint["ReviewDataModule"]["summary"])}
     if (folder / METRICS).exists() and not report.items() <= read_metrics(folder).items():
         # A resumed run found a better model: what was measured of the old one is not its own.

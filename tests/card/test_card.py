@@ -58,7 +58,7 @@ def test_rows(described: Callable[..., dict[str, Any]], source: Path) -> None:
     assert splits["train"]["read"] == 104
     assert splits["train"]["refused"] == {"label outside": 1, "empty text": 1}
     # The text of a test row; and row 5's second copy, if its first one validates.
-    assert splits["train"]["removed"]["text"] + splits["val"]["removed"]["text"] in (1, 2)
+    assert splits["train"]["removed"]["text"] in (1, 2)
     assert splits["train"]["repeated_texts"] == 1
     assert sum(splits["train"]["rows_per_class"]) == splits["train"]["rows"]
     assert splits["test"]["rows_per_class"] == [4, 4, 4, 4, 4]
@@ -123,7 +123,7 @@ def test_page_stands_alone(described: Callable[..., dict[str, Any]], tmp_path: P
     assert parser.tags["svg"] == 4
     assert "url(http" not in page
     assert "@import" not in page
-    assert "1 label outside, 1 empty text" in parser.text
+    assert "refused: label outside" in parser.text
     assert "currentColor" in page
 
 
@@ -164,11 +164,13 @@ def test_cache_is_that_of_fit_and_can_be_cleared(
     assert Counter(path.name.partition("-")[0] for path in files) == {"rows": 3, "tokens": 3}
     cli("fit", "--config", tmp_path / "config.yaml", "--trainer.enable_progress_bar", "false")
     assert {path: path.stat().st_mtime_ns for path in cache.glob("*.arrow")} == files
-    (cache / "mine.txt").touch()
+    mine = ["mine.txt", "mine.arrow", "poetry.lock", ".mine.tmp"]
+    for name in mine:
+        (cache / name).touch()
     capsys.readouterr()
     cli("data", "--config", tmp_path / "config.yaml", "--clear-cache")
-    assert capsys.readouterr().out.startswith("Removed 6 files, 0.0 MB, from ")
-    assert [path.name for path in cache.iterdir()] == ["mine.txt"]
+    assert capsys.readouterr().out.startswith("Removed 6 cached files, 0.0 MB, from ")
+    assert sorted(path.name for path in cache.iterdir()) == sorted(mine)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["data"]["train"]["refused"] == {"label outside": 1, "empty text": 1}
     assert metrics["data"]["val"]["rows"] == metrics["val/n"]

@@ -141,9 +141,8 @@ def test_bad_rows_stop_or_are_left_out(
     assert refusal(module(source=source), "fit") == (
         f"`data.source`: 4 of 44 rows of {source}/train.jsonl cannot be used (label outside: 1, empty text: 1, "
         "no text: 1, no label: 1): line 11: 'label' is 9; line 12: 'text' is empty; line 13: 'text' is missing; line "
-        "14: 'label' is empty (labels may be whole numbers 0..4 (data.label_offset 0)): mend them, or say with "
-        "--data.label_offset what to subtract (1 for stars stored as 1..5), or leave them out by --data.on_bad_row "
-        "skip."
+        "14: 'label' is empty (labels may be whole numbers 0..4 (data.label_offset 0)): mend them, or leave them "
+        "out by --data.on_bad_row skip."
     )
     data = module(source=source, on_bad_row="skip")
     with caplog.at_level(logging.INFO):
@@ -185,7 +184,7 @@ def test_texts_that_are_measured_do_not_train(
     assert "4 left out: their text or group stands in another split" in caplog.text
 
     assert refusal(module(source=source, on_duplicate="error"), "fit") == (
-        f"`data.on_duplicate` is 'error', and 1 val rows of {source}/validation.jsonl have a text or a group that "
+        f"`data.on_duplicate` is 'error', and 1 val rows of {source}/validation.jsonl have a text that "
         "other splits have too (rows 5): mend the files, or leave those rows out by --data.on_duplicate remove."
     )
     kept = module(source=source, on_duplicate="keep")
@@ -226,7 +225,7 @@ def test_nothing_left(module: Callable[..., ReviewDataModule], tmp_path: Path) -
     rows = [review(number) for number in range(10)]
     source = write_splits(tmp_path / "data", train=rows, test=rows)
     assert refusal(module(source=source), "fit") == (
-        f"`data.source`: all 1 val rows of {source}/train.jsonl have a text or a group that other splits have too, so "
+        f"`data.source`: all 10 train rows of {source}/train.jsonl have a text that other splits have too, so "
         "none is left: give other rows."
     )
 
@@ -269,7 +268,10 @@ def test_test_rows_that_were_trained_on_are_counted(
     trained.check("fit")
     state = trained.state_dict()
     assert json.loads(state["summary"])["train"]["rows"] == 180
-    assert state["texts"].dtype == torch.int64
+    assert {split: (len(state[split]), state[split].dtype) for split in ("train", "val")} == {
+        "train": (180, torch.int64),
+        "val": (20, torch.int64),
+    }
     held_out = [*(again(number, " {}") for number in range(7)), *(review(number) for number in range(500, 510))]
     source = str(write_jsonl(tmp_path / "held_out.jsonl", held_out))
     data = module(source=source)
@@ -282,6 +284,53 @@ def test_test_rows_that_were_trained_on_are_counted(
     data.restore(str(trained.tokenizer_source), {"ReviewDataModule": state})
     assert refusal(data, "test").startswith("`data.on_duplicate` is 'error', and 7 of the 17 test rows have a text")
     assert len(np.unique(trained.reviews.hashes("train"))) == 180
+
+
+def test_rows_that_changed_since_are_refused(module: Callable[..., ReviewDataModule], tmp_path: Path) -> None:
+    rows = [review(number) for number in range(50)]
+    source = str(write_jsonl(tmp_path / "reviews.jsonl", rows))
+    trained = module(source=source)
+    trained.check("fit")
+    state = trained.state_dict()
+    for stage in ("fit", "validate"):
+        again = module(source=source)
+        again.restore(str(trained.tokenizer_source), {"ReviewDataModule": state})
+        again.check(stage)
+    write_jsonl(tmp_path / "reviews.jsonl", rows[::-1])
+    for stage, split in (("fit", "train"), ("validate", "val")):
+        again = module(source=source)
+        again.restore(str(trained.tokenizer_source), {"ReviewDataModule": state})
+        assert refusal(again, stage) == (
+            f"`data.source` {source!r} no longer holds the {split} rows that the checkpoint had "
+            f"({len(state[split])} then, {len(state[split])} now, of other content or order): give the files as they "
+            "were, train a new run, or measure other reviews by `test`."
+        )
+
+
+def test_groups_are_the_same_as_numbers_and_as_text(module: Callable[..., ReviewDataModule], tmp_path: Path) -> None:
+    train = [review(number) | {"user": number % 30} for number in range(60)]
+    # What pandas writes where one is missing.
+    test = [review(number) | {"user": float(number % 30)} for number in range(120, 140)] + [
+        review(200) | {"user": None}, review(201) | {"user": float("nan")}, review(202) | {"user": " "},
+    ]  # fmt: skip
+    source = write_splits(tmp_path / "data", train=train, test=test)
+    data = module(source=source, group_column="user", on_bad_row="skip")
+    data.check("fit")
+    data.check("test")
+    assert data.reviews.summary["test"]["refused"] == {"no group": 3}
+    summary = data.reviews.summary
+    assert summary["train"]["removed"]["group"] == 40
+    assert summary["train"]["rows"] + summary["val"]["rows"] == 20
+
+
+@pytest.mark.parametrize("on_duplicate", ["remove", "keep"])
+def test_a_share_that_leaves_nothing_to_train_on(
+    module: Callable[..., ReviewDataModule], tmp_path: Path, on_duplicate: str
+) -> None:
+    source = str(write_jsonl(tmp_path / "reviews.jsonl", [review(number) for number in range(20)]))
+    assert refusal(module(source=source, val_size=0.99, on_duplicate=on_duplicate), "fit") == (
+        "`data.val_size` is 0.99, which leaves no row of 20 to train on: give a smaller share."
+    )
 
 
 def test_same_seed_same_rows(module: Callable[..., ReviewDataModule], tmp_path: Path) -> None:

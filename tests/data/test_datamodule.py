@@ -227,9 +227,10 @@ def test_predict_texts(module: Callable[..., ReviewDataModule], tiny_bert: Path)
         ("fit", {"num_labels": 3}, "`data.source`: 80 of 200 rows of {source}/train.jsonl cannot be used (label "
          "outside: 80): line 4: 'label' is 3; line 5: 'label' is 4; line 9: 'label' is 3; line 10: 'label' is 4; "
          "line 14: 'label' is 3; line 15: 'label' is 4; line 19: 'label' is 3; line 20: 'label' is 4; line 24: 'label' "
-         "is 3; line 25: 'label' is 4; ... (labels may be whole numbers 0..2 (data.label_offset 0)): mend them, or say "
-         "with --data.label_offset what to subtract (1 for stars stored as 1..5), or leave them out by "
-         "--data.on_bad_row skip."),
+         "is 3; line 25: 'label' is 4; ... (labels may be whole numbers 0..2 (data.label_offset 0)): mend them, or "
+         "leave them out by --data.on_bad_row skip."),
+        ("fit", {"num_labels": 1001}, "`model.num_labels` is 1001, but at most 1000 classes are supported: give "
+         "fewer."),
         ("fit", {"source": "no.csv"}, "`data.source` is 'no.csv', but there is no such file or folder: give an "
          "existing one, a Hub id such as Yelp/yelp_review_full, or embedded."),
         ("predict", {"predict_path": "no.csv"}, "`--data.predict_path` is 'no.csv', which is no file: give a csv, tsv, "

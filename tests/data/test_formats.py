@@ -316,6 +316,8 @@ def test_empty_file(tmp_path: Path, name: str, data: str) -> None:
         ("a.csv", "label,text\r1,a\r2,b\r", "line 1: a CR stands alone outside quotes"),
         ("a.csv", "label,text\n1,a\rb\n", "line 2: a CR stands alone outside quotes"),
         ("a.csv", "label,prénom,text\n1,a,b\n".encode("latin-1"), "line 1 is not UTF-8: save the file as UTF-8"),
+        ("a.json", '[{"label": 1, "text": "a"}]', "line 1 starts an array: write one object a line, as by jq"),
+        ("a.jsonl", '\n\n [\n{"label": 1, "text": "a"}\n]', "line 3 starts an array: write one object a line"),
         ("a.csv", "label,text\n1,a\n".encode("utf-16-le"), "line 1 holds a NUL byte: save the file as UTF-8"),
         ("a.csv", "label,text\n1,a\n".encode("utf-16-be"), "line 1 holds a NUL byte: save the file as UTF-8"),
         ("a.csv", bytes(1000), "line 1 holds a NUL byte: save the file as UTF-8"),

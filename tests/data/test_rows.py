@@ -181,10 +181,10 @@ def test_bad_label(tmp_path: Path, suffix: str, label: str) -> None:
         assert found.refused == {"no label": 2, "label outside": 2}
         return
     assert found.refused == {kind: 2}
-    allowed, mend = (ALLOWED, OFFSET) if kind == "label outside" else ("", "mend them")
+    allowed = ALLOWED if kind == "label outside" else ""
     assert required(found) == (
         f"`data.source`: 2 of 4 rows of {file} cannot be used ({kind}: 2): {unit} {second}: 'label' is {shown}; "
-        f"{unit} {fourth}: 'label' is {shown}{allowed}: {mend}{SKIP}."
+        f"{unit} {fourth}: 'label' is {shown}{allowed}: mend them{SKIP}."
     )
     found.require("skip", LABELS)
     assert (texts(found), found.labels.tolist()) == (["a", "c"], [4, -1, 0, -1])
@@ -193,12 +193,13 @@ def test_bad_label(tmp_path: Path, suffix: str, label: str) -> None:
 def test_ways_out_of_bad_labels(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", "label,text\n0,a\n1,b\n")
     shifted = LabelMap("label", 5, 1)
-    assert (
-        "(labels may be whole numbers 1..5 (data.label_offset 1)): mend them, or mend how labels are read"
-        in required(look(table(file), shifted), label_map=shifted)
-    )
+    shown = required(look(table(file), shifted), label_map=shifted)
+    assert "(labels may be whole numbers 1..5 (data.label_offset 1)): mend them, or leave them out" in shown
+    # Stars 1..5 that are read as labels 0..4 show themselves by having no 0.
+    stars = write(tmp_path / "stars.csv", "label,text\n1,a\n5,b\n")
+    assert f"{ALLOWED}: {OFFSET}, or leave them out" in required(look(table(stars)))
     named = LabelMap("label", 2, names=["0", "good"])
-    assert "(labels may be '0', 'good' (data.label_names)): mend them, or mend how labels are read" in required(
+    assert "(labels may be '0', 'good' (data.label_names)): mend them, or leave them out" in required(
         look(table(file), named), label_map=named
     )
 
@@ -222,7 +223,8 @@ BAD_ROWS: list[tuple[str, str | bytes, dict[str, int], str]] = [
      "line 1: no json object: Extra data"),
     (".jsonl", '{"label": 1, "text": "a"}\r{"label": 1, "text": "b"}\r', {"not a row": 1},
      "line 1: no json object: Extra data"),
-    (".json", '[{"label": 1, "text": "a"}]', {"not a row": 1}, "line 1: no json object, but a list"),
+    (".json", '{"label": 1, "text": "good"}\n[{"label": 1, "text": "a"}]', {"not a row": 1},
+     "line 2: no json object, but a list"),
     (".json", '{\n"label": 1,\n"text": "a"\n}', {"not a row": 4}, "line 1: no json object: Expecting property name"),
     (".jsonl", '{"label": 1, "text": {"en": "a"}}\n{"label": 1, "text": ["a"]}\n{"label": 1, "text": 5}\n'
      '{"label": 1, "text": "good"}', {"not a text": 3},

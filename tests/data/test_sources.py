@@ -125,7 +125,8 @@ def test_folder_without_the_split(tmp_path: Path) -> None:
     fill(tmp_path, "train.csv")
     assert refusal(tmp_path, "test") == (
         f"`data.source` is the folder {str(tmp_path)!r}, which holds no test.csv, .tsv, .jsonl or .parquet "
-        "(found ['train.csv']): add that file or give another source."
+        f"(found ['train.csv']): add that file, write '{tmp_path}/*.csv' for one table of all files, or give another "
+        "source."
     )
     (tmp_path / "empty").mkdir()
     assert "(found []): add that file" in refusal(tmp_path / "empty", "test")

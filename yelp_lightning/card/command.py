@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     if config.clear_cache:
         cache_dir = Path(config.data.cache_dir).expanduser()
         files, size = clear_cache(cache_dir)
-        print(f"Removed {files} files, {size / 1e6:,.1f} MB, from {cache_dir}")
+        print(f"Removed {files} cached file{'' if files == 1 else 's'}, {size / 1e6:,.1f} MB, from {cache_dir}")
         return
     quiet()
     output = Path(config.output or config.trainer.default_root_dir)

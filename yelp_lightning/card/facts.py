@@ -14,6 +14,12 @@ from yelp_lightning.pretrained import class_names, load_tokenizer
 PERCENTILES = (0, 5, 25, 50, 75, 90, 95, 99, 100)
 # Lengths, tokens, at which the share of truncated reviews is told.
 LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512)
+# What decides the rows and their tokens.
+OPTIONS = (
+    "source", "config_name", "revision", "text_column", "label_column", "label_offset", "label_names", "column_names",
+    "backslash_escapes", "on_bad_row", "train_size", "val_size", "test_size", "sampling", "seed", "group_column",
+    "on_duplicate", "max_length", "truncation", "batch_size",
+)  # fmt: skip
 # Characters of the example that are shown.
 EXAMPLE = 400
 
@@ -31,9 +37,8 @@ def describe(data: ReviewDataModule) -> dict[str, Any]:
         texts that stand in both, once duplicates are left out); ``example``.
     """
     options = data.hparams
-    names = "source", "config_name", "revision", "text_column", "label_column", "max_length", "truncation", "batch_size"
     return {
-        "options": {name: options[name] for name in (*names, "sampling", "seed", "on_bad_row", "on_duplicate")},
+        "options": {name: options[name] for name in OPTIONS},
         "tokenizer": options["pretrained"],
         "classes": list(class_names(options["num_labels"], options["label_names"]).values()),
         "splits": {split: data.reviews.summary[split] | _lengths(tokens) for split, tokens in data.tokens.items()},

@@ -5,11 +5,15 @@ import io
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from yelp_lightning.card.tables import length_percentiles, row_counts
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Stands for the page's own text colour inside the plots.
 _INK = "#010203"
+# More names would not fit below their bars.
+_NAMED_CLASSES = 10
 _COLOURS = {"train": "#4878d0", "val": "#ee854a", "test": "#6acc64"}
 _STYLE = """
 :root { color-scheme: light dark }
@@ -18,7 +22,8 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 table { border-collapse: collapse; margin: .5rem 0; display: block; overflow-x: auto }
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #8885; white-space: nowrap }
 th:first-child, td:first-child { text-align: left; white-space: normal }
-svg { max-width: 100%; height: auto }
+svg { max-width: 100%; height: auto; min-width: 30rem }
+figure { margin: 0; overflow-x: auto }
 blockquote { margin: .5rem 0; padding: .5rem 1rem; border-left: 3px solid #8888; overflow-wrap: anywhere }
 """
 
@@ -33,24 +38,12 @@ def write_page(facts: dict[str, Any]) -> str:
         A whole page; it loads nothing.
     """
     options, splits, example = facts["options"], facts["splits"], facts["example"]
-    rows = {
-        **{
-            name: [f"{one['rows_per_class'][i]:,}" for one in splits.values()]
-            for i, name in enumerate(facts["classes"])
-        },
-        "all": [f"{one['rows']:,}" for one in splits.values()],
-        "read": [f"{one['read']:,}" for one in splits.values()],
-        "refused": [_counts(one["refused"]) for one in splits.values()],
-        "left out: text or group elsewhere too": [_counts(one["removed"]) for one in splits.values()],
-        "text repeated in the table": [f"{one['repeated_texts']:,}" for one in splits.values()],
-    }
-    percentiles = next(iter(splits.values()))["token_lengths"]
-    lengths = {name: [f"{one['token_lengths'][name]:,.0f}" for one in splits.values()] for name in percentiles}
     settings = {name: ["" if value is None else str(value)] for name, value in options.items()}
     body = [
         f"<h1>Data card: {html.escape(str(options['source']))}</h1>",
-        "<h2>Rows</h2>", _table(["", *splits], rows), _plot(_rows_plot, facts),
-        "<h2>Tokens per review, before truncation</h2>", _table(["", *splits], lengths), _plot(_lengths_plot, facts),
+        "<h2>Rows</h2>", _table(["", *splits], row_counts(facts)), _plot(_rows_plot, facts),
+        "<h2>Tokens per review, before truncation</h2>",
+        _table(["", *splits], length_percentiles(facts)), _plot(_lengths_plot, facts),
         "<h2>Share of reviews that are longer</h2>", _plot(_truncated_plot, facts),
         "<h2>Padding: real tokens over computed tokens</h2>", _plot(_padding_plot, facts),
         "<h2>Texts in two splits, once duplicates are left out</h2>",
@@ -65,10 +58,6 @@ def write_page(facts: dict[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Data card</title><style>{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count) or "0"
 
 
 def _table(head: list[str], rows: dict[str, list[str]]) -> str:
@@ -94,7 +83,7 @@ def _plot(draw: Any, facts: dict[str, Any]) -> str:
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
-    return svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    return f"<figure>{svg[svg.index('<svg') :].replace(_INK, 'currentColor')}</figure>"
 
 
 def _rows_plot(axes: "Axes", facts: dict[str, Any]) -> None:
@@ -104,7 +93,8 @@ def _rows_plot(axes: "Axes", facts: dict[str, Any]) -> None:
         places = [i + (number - (len(splits) - 1) / 2) * width for i in range(len(facts["classes"]))]
         shares = [100 * count / split["rows"] for count in split["rows_per_class"]]
         axes.bar(places, shares, width * 0.95, label=name, color=_COLOURS[name])
-    axes.set_xticks(range(len(facts["classes"])), facts["classes"])
+    if len(facts["classes"]) <= _NAMED_CLASSES:
+        axes.set_xticks(range(len(facts["classes"])), facts["classes"])
     axes.set_ylabel("% of the rows")
     _legend(axes)
 
@@ -121,8 +111,9 @@ def _lengths_plot(axes: "Axes", facts: dict[str, Any]) -> None:
     limit = facts["options"]["max_length"]
     if limit <= edges[-1]:
         axes.axvline(limit, color=_INK, linestyle="--")
-        where = ("data", "axes fraction")
-        axes.annotate(f"max_length {limit} ", (limit, 0.9), xycoords=where, horizontalalignment="right")
+        where, left = ("data", "axes fraction"), limit > (edges[0] + edges[-1]) / 2
+        side = "right" if left else "left"
+        axes.annotate(f" max_length {limit} ", (limit, 0.9), xycoords=where, horizontalalignment=side)
     axes.set_xlabel("tokens (the last bar holds all longer ones)")
     axes.set_ylabel("train reviews")
 

@@ -1,6 +1,7 @@
 """The cache: Arrow files under a key, each written once, whole or not at all, by one process."""
 
 import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -12,6 +13,8 @@ from yelp_lightning.files import atomic_file
 
 SUFFIX = ".arrow"
 _LOCK = ".lock"
+# Names that `cached` makes: a file, its lock, and what a writer that was killed left.
+_OURS = re.compile(r"(rows|tokens)-[0-9a-f]{32}\.(arrow|lock)|\.(rows|tokens)-[0-9a-f]{32}\.arrow\..+\.tmp")
 
 
 def cached(folder: Path, key: str, write: Callable[[IO[bytes]], None]) -> Path:
@@ -68,8 +71,8 @@ def clear_cache(folder: Path) -> tuple[int, int]:
         Files removed, and their bytes.
     """
     files = size = 0
-    for pattern in (f"*{SUFFIX}", f"*{_LOCK}", ".*.tmp"):
-        for path in folder.glob(pattern):
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _OURS.fullmatch(path.name):
             files, size = files + (path.suffix == SUFFIX), size + path.stat().st_size
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it may hold what is not ours

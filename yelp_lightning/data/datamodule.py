@@ -26,6 +26,7 @@ from yelp_lightning.files import require_writable
 from yelp_lightning.pretrained import load_tokenizer, max_positions
 from yelp_lightning.ranges import NonNegativeInt, PositiveInt, RowCount
 
+MAX_CLASSES = 1000
 # Splits that each Trainer stage reads. `fit` looks at the texts of test rows only to keep them out of training.
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
@@ -47,7 +48,8 @@ class ReviewDataModule(LightningDataModule):
         label_offset: Number to subtract from the label column's whole numbers (``4``, ``4.0``, ``4 stars``): 0 for
             labels stored as 0..4, 1 for stars 1..5.
         label_names: Values of the label column in the order of the classes, such as ``[negative, positive]``, instead
-            of label_offset; they become the names of the classes.
+            of label_offset; they become the names of the classes. Quote what yaml takes for something else: ``["no",
+            "yes"]``, ``["0", "1"]``.
         column_names: Names of the columns of a csv or tsv that has no header line.
         backslash_escapes: Whether ``\n`` and ``\"`` in a csv or tsv stand for a line end and a quote, as in the
             original yelp_review_full_csv.
@@ -133,12 +135,12 @@ class ReviewDataModule(LightningDataModule):
         """
         self.tokenizer_source = ckpt_path
         if state := checkpoint.get(type(self).__qualname__):
-            self.reviews.seen = state["texts"].numpy().view(np.uint64)
+            self.reviews.seen = {split: state[split].numpy().view(np.uint64) for split in ("train", "val")}
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: which texts it was trained and chosen on, as hashes, and the summary of the data."""
-        texts = np.concatenate([np.empty(0, np.uint64), *(self.reviews.hashes(split) for split in ("train", "val"))])
-        return {"texts": torch.from_numpy(texts.view(np.int64)), "summary": json.dumps(self.reviews.summary)}
+        texts = {split: torch.from_numpy(self.reviews.hashes(split).view(np.int64)) for split in ("train", "val")}
+        return {**texts, "summary": json.dumps(self.reviews.summary)}
 
     def predict_texts(self, texts: list[str]) -> None:
         """Predict these texts instead of ``predict_path``.
@@ -154,17 +156,23 @@ class ReviewDataModule(LightningDataModule):
         except UnicodeEncodeError as error:
             raise UsageError(f"`--text` is not UTF-8 at its character {error.start + 1}: write it in UTF-8.") from error
 
-    def check(self, stage: str) -> None:
+    def check(self, stage: str, devices: int = 1) -> None:
         """Read a stage's rows and check every option against them; nothing is tokenized yet.
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
+            devices: How many share the rows.
 
         Raises:
             UsageError: If an option, a file or a row is wrong.
         """
         if self.hparams["num_labels"] < 2:
             raise UsageError("`model.num_labels` is 1, but a classifier needs classes: give at least 2.")
+        if self.hparams["num_labels"] > MAX_CLASSES:
+            raise UsageError(
+                f"`model.num_labels` is {self.hparams['num_labels']}, but at most {MAX_CLASSES} classes are supported: "
+                "give fewer."
+            )
         columns = {name: self.hparams[name] for name in ("text_column", "label_column", "group_column")}
         for name, column in columns.items():
             if name != "text_column" and column == columns["text_column"]:
@@ -183,6 +191,10 @@ class ReviewDataModule(LightningDataModule):
             require_writable(self.reviews.cache_dir, "data.cache_dir")
         for split in STAGE_SPLITS[stage]:
             self.choose(split)
+            if stage in ("fit", "validate"):
+                self.reviews.require_same(split)
+            rows = self.inputs.count if self.inputs and split == "predict" else len(self.reviews.chosen[split])
+            self._require_rows(split, rows, devices)
 
     def choose(self, split: str) -> None:
         """Read a split's table and choose its rows, unless that is done already.
@@ -221,12 +233,7 @@ class ReviewDataModule(LightningDataModule):
             if split not in self.tokens:
                 self.choose(split)
                 self.tokens[split] = self._encode_inputs() if split == "predict" else self._encode(split)
-            devices = self.trainer.world_size if self.trainer else 1
-            if len(self.tokens[split]) < devices:
-                raise UsageError(
-                    f"`--trainer.devices`: there are {devices} devices for {len(self.tokens[split])} {split} rows: "
-                    "use at most as many devices as rows."
-                )
+            self._require_rows(split, len(self.tokens[split]), self.trainer.world_size if self.trainer else 1)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Training batches of this device: ``input_ids``, ``attention_mask``, ``labels``, ``row``."""
@@ -245,6 +252,13 @@ class ReviewDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches to predict of this device, keys as in training; the labels mean nothing."""
         return self._eval_loader("predict")
+
+    def _require_rows(self, split: str, rows: int, devices: int) -> None:
+        if rows < devices:
+            raise UsageError(
+                f"`--trainer.devices`: there are {devices} devices for {rows} {split} row{'' if rows == 1 else 's'}: "
+                "use at most as many devices as rows."
+            )
 
     # --- tokens
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -183,6 +184,8 @@ def _json_chunks(lines: Iterator[str], wanted: list[str]) -> Iterator[Chunk]:
     names: dict[str, None] = {}
     rows = ((number, line) for number, line in enumerate(lines, start=1) if not line.isspace())
     while chunk := list(islice(rows, CHUNK_ROWS)):
+        if not names and re.match(r"\s*\[\s*($|\{)", chunk[0][1]):
+            raise ValueError(f"line {chunk[0][0]} starts an array: write one object a line, as by jq -c '.[]'")
         objects: list[dict[str, Any]] = []
         problems = {}
         for number, (_, line) in enumerate(chunk):

@@ -32,8 +32,8 @@ class Reviews:
         """Rows of each split, numbers in its table, in rising order."""
         self.summary: dict[str, dict[str, Any]] = {}
         """What was read, refused, left out and chosen of each split, in the form of json."""
-        self.seen: Hashes = np.empty(0, np.uint64)
-        """Hashes of the texts that a checkpoint was trained or chosen on."""
+        self.seen: dict[str, Hashes] = {}
+        """Hashes of the texts that a checkpoint was trained (``train``) and chosen (``val``) on."""
 
     @property
     def cache_dir(self) -> Path:
@@ -78,6 +78,22 @@ class Reviews:
         self.choose(split)
         return self.rows[split].table.texts(self.chosen[split])
 
+    def require_same(self, split: str) -> None:
+        """Stop where a split's rows are not those that the checkpoint had, although the options are.
+
+        Args:
+            split: ``train`` or ``val``.
+
+        Raises:
+            UsageError: If a file's content has changed since.
+        """
+        if split in self.seen and not np.array_equal(self.seen[split], self.hashes(split)):
+            raise UsageError(
+                f"`data.source` {self.options['source']!r} no longer holds the {split} rows that the checkpoint had "
+                f"({len(self.seen[split]):,} then, {len(self.chosen[split]):,} now, of other content or order): give "
+                "the files as they were, train a new run, or measure other reviews by `test`."
+            )
+
     def hashes(self, split: str) -> Hashes:
         """What the chosen texts of a split are known by.
 
@@ -121,20 +137,18 @@ class Reviews:
     def _choose_train(self) -> None:
         """Train rows, and where the source has no validation rows of its own, those that are cut from them."""
         train = self._scan("train")
-        usable = train.usable
-        labels = train.labels[usable]
-        # In the numbering of the usable rows: refused ones take no part.
-        order = row_order(labels, self.options["sampling"], self.options["seed"])
-        beside = ""
+        order, beside = self._order(train), ""
+        removed: dict[str, int] = {}
         if self._has_split("validation"):
             self.choose("val")
         else:
-            groups = None if train.groups is None else train.groups[usable]
-            order, cut = cut_validation(labels, order, self.options["val_size"], groups)
+            order, removed = self._without_known("train", train, order, self._test_rows)
+            order, cut = cut_validation(train.labels, order, self.options["val_size"], train.groups)
             beside = f" beside the {len(cut)} for validation"
-            self._keep("val", train, *self._without_known("val", train, usable[cut], self._test_rows))
+            self._keep("val", train, cut, {})
         others = [(self.rows["val"], self.chosen["val"]), *self._test_rows]
-        order, removed = self._without_known("train", train, usable[order], others)
+        order, more = self._without_known("train", train, order, others)
+        removed = {what: count + removed.get(what, 0) for what, count in more.items()}
         self._keep("train", train, take(order, self.options["train_size"], "data.train_size", beside), removed)
 
     def _choose_val(self) -> None:
@@ -172,16 +186,17 @@ class Reviews:
             in_group = known(rows.groups, order, groups) & ~found
             removed["group"] = int(in_group.sum())
             found |= in_group
+        or_group = "" if rows.groups is None else " or a group"
         if found.any() and self.options["on_duplicate"] == "error":
             first = ", ".join(str(row + 1) for row in np.sort(order[found])[:10])
             raise UsageError(
-                f"`data.on_duplicate` is 'error', and {found.sum():,} {split} rows of {rows.table} have a text or a "
-                f"group that other splits have too (rows {first}{', ...' if found.sum() > 10 else ''}): mend the "
-                "files, or leave those rows out by --data.on_duplicate remove."
+                f"`data.on_duplicate` is 'error', and {found.sum():,} {split} rows of {rows.table} have a "
+                f"text{or_group} that other splits have too (rows {first}{', ...' if found.sum() > 10 else ''}): mend "
+                "the files, or leave those rows out by --data.on_duplicate remove."
             )
-        if found.all():
+        if len(order) and found.all():
             raise UsageError(
-                f"`data.source`: all {len(order):,} {split} rows of {rows.table} have a text or a group that other "
+                f"`data.source`: all {len(order):,} {split} rows of {rows.table} have a text{or_group} that other "
                 "splits have too, so none is left: give other rows."
             )
         return order[~found], removed
@@ -189,7 +204,7 @@ class Reviews:
     def _choose_test(self) -> None:
         rows = self._scan("test")
         order = take(self._order(rows), self.options["test_size"], "data.test_size")
-        seen = int(known(rows.texts, order, [self.seen]).sum())
+        seen = int(known(rows.texts, order, list(self.seen.values())).sum())
         self._keep("test", rows, order, {})
         self.summary["test"]["seen_in_training"] = seen
         if seen:

@@ -26,8 +26,10 @@ from yelp_lightning.errors import UsageError
 OnBadRow = Literal["error", "skip"]
 # How many refused rows are named.
 EXAMPLES = 10
+# How many columns are named.
+_NAMES = 20
 # Part of the cache's key: raise it when a scan finds something else.
-_FORMAT = 1
+_FORMAT = 2
 REFUSED = -1
 
 
@@ -66,7 +68,12 @@ class Table:
     @cached_property
     def key(self) -> str:
         """Hash of what the rows are: the files' content, the columns, the layout."""
-        parts = [file.digest() + file.format for file in self.files]
+        try:
+            parts = [file.digest() + file.format for file in self.files]
+        except OSError as error:
+            raise UsageError(
+                f"`{self.option}`: {error.filename} cannot be read ({error.strerror}): give a file that you may read."
+            ) from error
         return sha256(repr((parts, self.columns, self.id_columns, self.layout)).encode()).hexdigest()
 
     def chunks(self) -> Iterator[tuple[DataFile, Chunk]]:
@@ -156,15 +163,12 @@ class Rows:
         counts = ", ".join(f"{kind}: {count:,}" for kind, count in self.refused.items())
         first = "; ".join(self.examples) + ("; ..." if bad > len(self.examples) else "")
         ways = ["mend them"]
-        if label_map is not None and "label outside" in self.refused:
-            offset = label_map.names is None and label_map.offset == 0
-            ways.append(
-                "say with --data.label_offset what to subtract (1 for stars stored as 1..5)" * offset
-                or "mend how labels are read"
-            )
+        outside = label_map is not None and "label outside" in self.refused
+        if outside and label_map and label_map.names is None and label_map.offset == 0 and not (self.labels == 0).any():
+            ways.append("say with --data.label_offset what to subtract (1 for stars stored as 1..5)")
         if bad < len(self) and self.table.label_column is not None:
             ways.append("leave them out by --data.on_bad_row skip")
-        allowed = f" (labels may be {label_map.allowed})" if label_map and "label outside" in self.refused else ""
+        allowed = f" (labels may be {label_map.allowed})" if label_map and outside else ""
         raise UsageError(
             f"`{option}`: {bad:,} of {len(self):,} rows of {where} cannot be used ({counts}): {first}{allowed}: "
             f"{', or '.join(ways)}."
@@ -253,10 +257,17 @@ def _groups(
 ) -> tuple[npt.NDArray[np.uint64], dict[int, tuple[str, str]]]:
     if isinstance(values, pa.Array):
         values = values.to_pylist()
-    values = values or [None] * count
+    values = [_group_name(value) for value in values or [None] * count]
     missing = {row: ("no group", f"{name!r} is empty") for row, value in enumerate(values) if value in (None, "")}
     keys = [xxh3_64_intdigest(str(value).encode("utf-8", "surrogatepass")) for value in values]
     return np.array(keys, np.uint64), missing
+
+
+def _group_name(value: Any) -> str | None:
+    """A group's name as text: pandas makes 4.0 of 4, and NaN of none, where one is missing."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value is None or value != value else str(value).strip()
 
 
 def require_columns(columns: Sequence[str], where: str, wanted: dict[str, str]) -> None:
@@ -276,9 +287,10 @@ def require_columns(columns: Sequence[str], where: str, wanted: dict[str, str]) 
             meant = f" (did you mean {close[0]!r}?)" if close else ""
             if any(name.strip().isdigit() for name in columns):
                 meant = " (a csv without a header line? name its columns by --data.column_names)"
+            more = f" and {len(columns) - _NAMES:,} more" if len(columns) > _NAMES else ""
             raise UsageError(
-                f"`data.{role}_column` is {column!r}, but {where} has the columns {list(columns)}{meant}: "
-                f"name the right one with --data.{role}_column."
+                f"`data.{role}_column` is {column!r}, but {where} has the columns {list(columns)[:_NAMES]}{more}{meant}"
+                f": name the right one with --data.{role}_column."
             )
         if list(columns).count(column) > 1:
             raise UsageError(

@@ -80,9 +80,10 @@ def split_files(
         return files
     if not (found := _of_split(source, files, split)):
         names = sorted({file.name for file in files} or {file.name for file in Path(source).iterdir()})[:10]
+        pattern = f", write '{source}/*.csv' for one table of all files," if os.path.isdir(source) else ""
         raise UsageError(
             f"`data.source` is the {_kind(source)} {source!r}, which holds no {split}.csv, .tsv, .jsonl or .parquet "
-            f"(found {names}): add that file or give another source."
+            f"(found {names}): add that file{pattern} or give another source."
         )
     return found
 
@@ -93,7 +94,13 @@ def _local_files(source: str) -> tuple[DataFile, ...] | None:
         source = str(resources.files("yelp_lightning.embedded"))
     # os.path instead of Path: a name too long for the file system is no file, rather than an exception.
     if os.path.isdir(source):
-        return _expand(sorted(path for path in Path(source).iterdir() if path.is_file()))
+        paths = sorted(Path(source).iterdir())
+        if broken := [path.name for path in paths if path.is_symlink() and not path.exists()]:
+            raise UsageError(
+                f"`data.source` is the folder {source!r}, in which {broken[0]} is a link to a file that is not there: "
+                "mend or remove it."
+            )
+        return _expand(paths)
     if os.path.isfile(source):
         if not (files := _expand([Path(source)])):
             found = "in which no file's ending is" if source.endswith(".zip") else "whose ending is not"
@@ -114,7 +121,7 @@ def _local_files(source: str) -> tuple[DataFile, ...] | None:
 
 def _expand(paths: list[Path]) -> tuple[DataFile, ...]:
     files: list[DataFile] = []
-    for path in paths:
+    for path in filter(Path.is_file, paths):
         files += zip_members(path, "data.source") if path.suffix == ".zip" else [DataFile(path)]
     return tuple(file for file in files if file.format in TABLES)
 

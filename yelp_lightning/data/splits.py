@@ -123,10 +123,10 @@ def cut_validation(
     runs can be compared.
 
     Args:
-        labels: Class of each of the source's training rows, ``(n,)``.
-        order: From ``row_order``.
+        labels: Class of each row of the table.
+        order: The rows that may train or validate, ``(n,)``, in a fair order.
         val_size: Rows to validate on, or the share of all; None means a tenth, at most 10,000.
-        groups: Group of each row, ``(n,)``: a group goes whole to one side, and there may then be fewer validation
+        groups: Group of each row of the table: a group goes whole to one side, and there may then be fewer validation
             rows than asked for.
 
     Returns:
@@ -144,7 +144,11 @@ def cut_validation(
         val_size = min(max(n // 10, 1), MAX_DEFAULT_VAL_ROWS)
     option, beside = "data.val_size", " beside one to train on"
     count = count_of(val_size, n if isinstance(val_size, float) else n - 1, option, beside)
-    shares = _shares(labels, count)
+    if count >= n:
+        raise UsageError(
+            f"`data.val_size` is {val_size}, which leaves no row of {n} to train on: give a smaller share."
+        )
+    shares = _shares(labels[order], count)
     from_end = order[::-1]
     chosen = _last_rows(labels, from_end, shares) if groups is None else _last_groups(labels, from_end, shares, groups)
     if not chosen.any():
