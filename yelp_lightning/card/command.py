@@ -58,8 +58,8 @@ def main(arguments: list[str]) -> None:
     for stage in stages:
         data.setup(stage)
     facts = describe(data)
-    print_card(facts)
     for name, text in {JSON: json.dumps(facts, indent=2, ensure_ascii=False) + "\n", HTML: write_page(facts)}.items():
         with atomic_file(output / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        print(f"wrote {output / name}")
+    print_card(facts)
+    print(f"wrote {output / JSON} and {output / HTML}")
