@@ -8,6 +8,15 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from yelp_lightning.errors import UsageError
 
+# What a checkpoint fixes: another value needs another run.
+ARCHITECTURE = ("pretrained", "num_labels")
+# What decides the rows of train and validation: a run that goes on, or is validated again, keeps them.
+ROWS = (
+    "source", "config_name", "revision", "text_column", "label_column", "label_offset", "label_names", "column_names",
+    "backslash_escapes", "on_bad_row", "train_size", "val_size", "sampling", "seed", "group_column", "on_duplicate",
+)  # fmt: skip
+# What decides their tokens: a run that goes on compares its epochs.
+TOKENS = ("max_length", "truncation")
 # Lightning takes 0 and less of these; -1 of max_* means no limit.
 NEVER_ZERO = {
     "max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "val_check_interval",
@@ -26,6 +35,32 @@ def set_checkpoint_defaults(parser: LightningArgumentParser, checkpoint: dict[st
     groups = {"model": checkpoint["hyper_parameters"], "data": checkpoint["datamodule_hyper_parameters"]}
     saved = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
     parser.set_defaults({name: value for name, value in saved.items() if name in known})
+
+
+def refuse_other(options: Any, command: str, path: Path, checkpoint: dict[str, Any]) -> None:
+    """Refuse options that a checkpoint fixes and that were typed with another value.
+
+    Args:
+        options: The parsed options.
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        path: The checkpoint's file.
+        checkpoint: From ``read_checkpoint``.
+
+    Raises:
+        UsageError: If there is such an option.
+    """
+    fixed = {"model": ARCHITECTURE, "data": {"fit": ROWS + TOKENS, "validate": ROWS}.get(command, ())}
+    for group, names in fixed.items():
+        saved = checkpoint["hyper_parameters" if group == "model" else "datamodule_hyper_parameters"]
+        for name in names:
+            typed = options[group][name]
+            if name in saved and typed != saved[name]:  # an older run may lack the option
+                measured = group == "data" and command == "validate"
+                other = "measure other reviews by `test`" if measured else "train a new run"
+                raise UsageError(
+                    f"`{group}.{name}` is {typed!r}, but {path} was trained with {saved[name]!r}: "
+                    f"leave the option out (the run's own config.yaml has the same value), or {other}."
+                )
 
 
 def refuse_training_file(source: str, path: Path, checkpoint: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """LightningCLI for fit, validate, test and predict: defaults, links, checks before compute, and what is left behind."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,12 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint
-from yelp_lightning.checks import refuse_idle_training, refuse_training_file, set_checkpoint_defaults
+from yelp_lightning.checks import refuse_idle_training, refuse_other, refuse_training_file, set_checkpoint_defaults
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.data.inputs import STDIN
 from yelp_lightning.errors import UsageError
@@ -26,41 +23,13 @@ from yelp_lightning.inference.predictions import STDOUT, check_output, predictio
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.options import OptionParser, refused_by_trainer
 from yelp_lightning.quiet import quiet
-from yelp_lightning.run_folder import (
-    AtomicCheckpointIO,
-    BestCheckpoint,
-    LastCheckpoint,
-    SaveRunConfig,
-    claim,
-    finish,
-    write_metrics,
-)
-from yelp_lightning.throughput import Throughput
+from yelp_lightning.run_folder import LastCheckpoint, SaveRunConfig, claim, finish, write_metrics
+from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints
 
 PROGRAM = "python -m yelp_lightning"
 # Parameters of the Trainer's methods that are not options: checkpoints are always loaded without code, predictions are
 # always returned, tables are ours, and ckpt_path takes more than Lightning's.
 OUR_WAY = {"weights_only", "return_predictions", "verbose", "ckpt_path"}
-# What a checkpoint fixes: another value needs another run.
-ARCHITECTURE = ("pretrained", "num_labels")
-# What decides the rows of train and validation: a run that goes on, or is validated again, keeps them.
-ROWS = (
-    "source", "config_name", "revision", "text_column", "label_column", "label_offset", "label_names", "column_names",
-    "backslash_escapes", "on_bad_row", "train_size", "val_size", "sampling", "seed", "group_column", "on_duplicate",
-)  # fmt: skip
-# What decides their tokens: a run that goes on compares its epochs.
-TOKENS = ("max_length", "truncation")
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 3,
-    "default_root_dir": "checkpoints/run",
-    "log_every_n_steps": 10,
-    # A line says how many parameters are trained (StarClassifier.on_fit_start).
-    "enable_model_summary": False,
-    # The data module's batches know their device; Lightning's own sampler would measure some rows twice.
-    "use_distributed_sampler": False,
-    # The whole config is logged instead (SaveRunConfig).
-    "enable_autolog_hparams": False,
-}
 
 
 def add_option_groups(parser: LightningArgumentParser) -> None:
@@ -145,9 +114,7 @@ class YelpCLI(LightningCLI):
             self._subcommand_parsers[command].set_defaults({"trainer.default_root_dir": str(path.parent)})
         super().parse_arguments(parser, args)
         self.config[command].ckpt_path = str(path)
-        self._refuse_other("model", ARCHITECTURE, path)
-        if command in ("fit", "validate"):
-            self._refuse_other("data", ROWS + (TOKENS if command == "fit" else ()), path)
+        refuse_other(self.config[command], command, path, self.checkpoint)
         if command == "test":
             refuse_training_file(self.config[command].data.source, path, self.checkpoint)
 
@@ -165,38 +132,12 @@ class YelpCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Done in ``parse_arguments``."""
 
-    def _refuse_other(self, group: str, names: Sequence[str], path: Path) -> None:
-        assert self.checkpoint is not None
-        saved = self.checkpoint["hyper_parameters" if group == "model" else "datamodule_hyper_parameters"]
-        for name in names:
-            typed = self.config[self.config.subcommand][group][name]
-            if name in saved and typed != saved[name]:  # an older run may lack the option
-                measured = group == "data" and self.config.subcommand == "validate"
-                other = "measure other reviews by `test`" if measured else "train a new run"
-                raise UsageError(
-                    f"`{group}.{name}` is {typed!r}, but {path} was trained with {saved[name]!r}: "
-                    f"leave the option out (the run's own config.yaml has the same value), or {other}."
-                )
-
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
-        config["use_distributed_sampler"] = False
-        if not config["barebones"]:
-            config["plugins"] = [*_as_list(config["plugins"]), AtomicCheckpointIO()]
-        if self.subcommand == "predict" and self._get(self.config, "output") == STDOUT:
-            config["enable_progress_bar"] = False  # it would stand among the predictions
-        if self.subcommand != "fit" and config["logger"] is None:
-            config["logger"] = False  # what these measure goes to metrics.json
-        if self.subcommand == "fit" and config["logger"] is not False and not config["barebones"]:
-            # A csv log is always kept; a resumed run adds version_1 instead of replacing version_0.
-            csv_logger = CSVLogger(config["default_root_dir"], name="csv")
-            others = [] if config["logger"] in (None, True) else _as_list(config["logger"])
-            config["logger"] = [csv_logger, *others]
-            config["callbacks"] = [*_as_list(config["callbacks"]), LearningRateMonitor("step"), Throughput()]
-        if self.subcommand == "fit" and self._keeps_checkpoints():
-            keep = [BestCheckpoint(config["default_root_dir"]), LastCheckpoint(config["default_root_dir"])]
-            config["callbacks"] = [*_as_list(config["callbacks"]), *keep]
+        assert self.subcommand is not None
+        # Predictions and a progress bar would stand among each other.
+        complete(config, self.subcommand, self.subcommand == "predict" and self._get(self.config, "output") == STDOUT)
         if self.subcommand == "fit":
             refuse_idle_training(config)
         try:
@@ -269,8 +210,7 @@ class YelpCLI(LightningCLI):
         print(f'Use it:      python -m yelp_lightning predict --ckpt_path {folder} --text "..."')
 
     def _keeps_checkpoints(self) -> bool:
-        options = self._get(self.config, "trainer")
-        return options.enable_checkpointing is not False and not options.barebones and not options.fast_dev_run
+        return keeps_checkpoints(self._get(self.config, "trainer"))
 
     def validate(self, **kwargs: Any) -> None:
         """Measure the checkpoint on the validation rows.
@@ -342,9 +282,3 @@ class YelpCLI(LightningCLI):
             parts = parts * self.trainer.world_size
             torch.distributed.all_gather_object(parts, parts[0])
         return {name: np.concatenate([part[name] for part in parts]) for name in local}
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]

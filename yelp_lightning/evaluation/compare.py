@@ -6,8 +6,7 @@ from typing import Any
 from lightning.pytorch import Trainer, seed_everything
 
 from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint
-from yelp_lightning.checks import refuse_training_file, set_checkpoint_defaults
-from yelp_lightning.cli import ARCHITECTURE
+from yelp_lightning.checks import ARCHITECTURE, refuse_training_file, set_checkpoint_defaults
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import atomic_file, require_writable
