@@ -175,8 +175,8 @@ def test_checkpoint_io_never_swallows_an_error(tmp_path: Path) -> None:
 
 
 def test_a_moved_folder_keeps_its_best_score(tmp_path: Path) -> None:
-    state = {**BestCheckpoint("elsewhere").state_dict(), "best_model_score": torch.tensor(0.9)}
-    callback = BestCheckpoint(str(tmp_path))
+    state = {**BestCheckpoint("elsewhere", "val/accuracy").state_dict(), "best_model_score": torch.tensor(0.9)}
+    callback = BestCheckpoint(str(tmp_path), "val/accuracy")
     (tmp_path / "best.ckpt").touch()
     callback.load_state_dict(state)
     assert callback.best_model_score == 0.9

@@ -24,6 +24,7 @@ from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.options import OptionParser, refused_by_trainer
 from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import LastCheckpoint, SaveRunConfig, claim, finish, write_metrics
+from yelp_lightning.training.keeping import CheckpointOptions
 from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints
 
 PROGRAM = "python -m yelp_lightning"
@@ -33,7 +34,7 @@ OUR_WAY = {"weights_only", "return_predictions", "verbose", "ckpt_path"}
 
 
 def add_option_groups(parser: LightningArgumentParser) -> None:
-    """Add the options of a run: ``model.*``, ``data.*``, ``trainer.*``.
+    """Add the options of a run: ``model.*``, ``data.*``, ``checkpoint.*``, ``trainer.*``.
 
     Args:
         parser: Gains them.
@@ -41,6 +42,7 @@ def add_option_groups(parser: LightningArgumentParser) -> None:
     # What is learned first, how fast after it: --help then starts with our own options.
     parser.add_lightning_class_args(StarClassifier, "model")
     parser.add_lightning_class_args(ReviewDataModule, "data")
+    parser.add_class_arguments(CheckpointOptions, "checkpoint")
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
 
@@ -137,7 +139,8 @@ class YelpCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         assert self.subcommand is not None
         # Predictions and a progress bar would stand among each other.
-        complete(config, self.subcommand, self.subcommand == "predict" and self._get(self.config, "output") == STDOUT)
+        quiet_output = self.subcommand == "predict" and self._get(self.config, "output") == STDOUT
+        complete(config, self.subcommand, self._get(self.config_init, "checkpoint"), quiet_output)
         if self.subcommand == "fit":
             refuse_idle_training(config)
         try:

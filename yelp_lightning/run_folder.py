@@ -20,8 +20,6 @@ from yelp_lightning.pretrained import unpack_classifier, unpack_tokenizer
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
 MODEL = "model"
-# The best model, and the number that the progress bar and the README watch.
-MONITOR = "val/accuracy"
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -106,14 +104,15 @@ def _data_counts(trainer: Trainer) -> dict[str, float]:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps ``best.ckpt``, by validation accuracy.
+    """Keeps ``best.ckpt``.
 
     Args:
         run_folder: Where it is kept.
+        monitor: Metric that says which validation is the best.
     """
 
-    def __init__(self, run_folder: str) -> None:
-        super().__init__(run_folder, BEST.removesuffix(".ckpt"), MONITOR, mode="max", enable_version_counter=False)
+    def __init__(self, run_folder: str, monitor: str) -> None:
+        super().__init__(run_folder, BEST.removesuffix(".ckpt"), monitor, mode="max", enable_version_counter=False)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 
 from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from yelp_lightning.training.keeping import CheckpointOptions
 from yelp_lightning.training.throughput import Throughput
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -33,12 +34,13 @@ def keeps_checkpoints(options: Any) -> bool:
     return bool(options.enable_checkpointing is not False and not options.barebones and not options.fast_dev_run)
 
 
-def complete(options: Any, command: str, quiet: bool) -> None:
+def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool) -> None:
     """Add what a run always has to what was typed; lists in a yaml file replace each other, so it cannot stand there.
 
     Args:
         options: The options ``trainer.*``, with their objects made; changed.
         command: ``fit``, ``validate``, ``test`` or ``predict``.
+        keeping: The options ``checkpoint.*``, which only `fit` uses.
         quiet: Whether standard output is for predictions alone.
     """
     options["use_distributed_sampler"] = False
@@ -47,12 +49,12 @@ def complete(options: Any, command: str, quiet: bool) -> None:
     if quiet:
         options["enable_progress_bar"] = False
     if command == "fit":
-        options["callbacks"] = [*as_list(options["callbacks"]), *_fit_callbacks(options)]
+        options["callbacks"] = [*as_list(options["callbacks"]), *_fit_callbacks(options, keeping)]
     elif options["logger"] is None:
         options["logger"] = False  # what these measure goes to metrics.json
 
 
-def _fit_callbacks(options: Any) -> list[Callback]:
+def _fit_callbacks(options: Any, keeping: CheckpointOptions) -> list[Callback]:
     folder, callbacks = options["default_root_dir"], []
     if options["logger"] is not False and not options["barebones"]:
         # A csv log is always kept; a resumed run adds version_1 instead of replacing version_0.
@@ -60,7 +62,7 @@ def _fit_callbacks(options: Any) -> list[Callback]:
         options["logger"] = [CSVLogger(folder, name="csv"), *others]
         callbacks += [LearningRateMonitor("step"), Throughput()]
     if keeps_checkpoints(options):
-        callbacks += [BestCheckpoint(folder), LastCheckpoint(folder)]
+        callbacks += [BestCheckpoint(folder, keeping.monitor), LastCheckpoint(folder)]
     return callbacks
 
 
