@@ -101,7 +101,8 @@ def fit_options(tiny_bert: Path, reviews: Path, run: Path) -> list[object]:
     return [
         "--model.pretrained", tiny_bert, "--data.source", reviews, "--data.max_length", 32,
         "--model.learning_rate", 1e-2, "--data.val_size", 20, "--data.cache_dir", run.parent / "cache",
-        "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu", "--trainer.default_root_dir", run,
+        "--trainer.max_epochs", 2, "--trainer.precision", "32-true",
+        "--trainer.accelerator", "cpu", "--trainer.default_root_dir", run,
         "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
     ]  # fmt: skip
 

@@ -74,7 +74,8 @@ def test_metrics_keep_the_contract(trained: Path) -> None:
     for name in ("accuracy", "mae"):
         low, high = metrics[f"val/{name}_interval"]
         assert low <= metrics[f"val/{name}"] <= high
-        assert low < high
+        # Without one error, the bootstrap of the mae has no width.
+        assert low < high or metrics[f"val/{name}"] == 0
 
 
 def test_best_is_the_best_epoch(trained: Path) -> None:

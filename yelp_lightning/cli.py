@@ -25,6 +25,7 @@ from yelp_lightning.options import OptionParser, refused_by_trainer
 from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import LastCheckpoint, SaveRunConfig, claim, finish, write_metrics
 from yelp_lightning.training.keeping import CheckpointOptions
+from yelp_lightning.training.precision import AUTO, Precision
 from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints
 
 PROGRAM = "python -m yelp_lightning"
@@ -43,7 +44,17 @@ def add_option_groups(parser: LightningArgumentParser) -> None:
     parser.add_lightning_class_args(StarClassifier, "model")
     parser.add_lightning_class_args(ReviewDataModule, "data")
     parser.add_class_arguments(CheckpointOptions, "checkpoint")
-    parser.add_lightning_class_args(Trainer, "trainer")
+    # As LightningCLI adds it, but for the precision, which has one more word here.
+    parser.add_class_arguments(
+        Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip={"precision"}
+    )
+    parser.add_argument(
+        "--trainer.precision",
+        type=Precision,
+        default=AUTO,
+        help="Numbers to compute in. `auto`: in fit bf16-mixed where the device has units for bfloat16, 16-mixed on an "
+        "older GPU, else 32-true; in the other commands 32-true. Weights and checkpoints are float32 in all of these.",
+    )
     parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
 
 
@@ -188,6 +199,7 @@ class YelpCLI(LightningCLI):
             raise self._at_its_end()
         if self.datamodule.hparams["truncation"] == "head_tail":
             rank_zero_info("model/ will keep the head of longer reviews: plain transformers knows no head_tail")
+        self.model.check()
         self.datamodule.check("fit", self._devices)
 
     @property

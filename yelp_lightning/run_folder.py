@@ -15,6 +15,7 @@ from typing_extensions import override
 from yelp_lightning.checkpoint import BEST, LAST, read_checkpoint
 from yelp_lightning.errors import UsageError
 from yelp_lightning.files import atomic_file, atomic_folder, require_writable
+from yelp_lightning.network.pooling import PooledClassifier, save_pooled
 from yelp_lightning.pretrained import unpack_classifier, unpack_tokenizer
 
 CONFIG = "config.yaml"
@@ -200,11 +201,15 @@ def finish(run_folder: str) -> dict[str, Any]:
         )
     checkpoint = read_checkpoint(folder / BEST)
     with atomic_folder(folder / MODEL) as model:
-        unpack_classifier(checkpoint).save_pretrained(model)
-        tokenizer = unpack_tokenizer(checkpoint["encoder"])
-        if checkpoint["datamodule_hyper_parameters"].get("truncation") == "tail":
+        classifier, tokenizer = unpack_classifier(checkpoint), unpack_tokenizer(checkpoint["encoder"])
+        data = checkpoint["datamodule_hyper_parameters"]
+        if data.get("truncation") == "tail":
             tokenizer.truncation_side = "left"
-        tokenizer.save_pretrained(model)
+        if isinstance(classifier, PooledClassifier):
+            save_pooled(classifier, tokenizer, data["max_length"], model)
+        else:
+            classifier.save_pretrained(model)
+            tokenizer.save_pretrained(model)
     report = {**checkpoint["reports"]["val"], "data": json.loads(checkpoint["ReviewDataModule"]["summary"])}
     if (folder / METRICS).exists() and not report.items() <= read_metrics(folder).items():
         # A resumed run found a better model: what was measured of the old one is not its own.

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.modeling.classifier import StarClassifier
-from yelp_lightning.modeling.optim import adamw_with_linear_decay, decay_groups
+from yelp_lightning.modeling.optim import OptimizerOptions, adamw, parameter_groups
 from yelp_lightning.pretrained import load_classifier
 
 PEAK = 1e-3
@@ -55,7 +55,7 @@ def train(tiny_bert: Path, reviews: Path, folder: Path, warmup_ratio: float, **o
 def test_groups_equal_those_of_transformers(tiny_bert: Path) -> None:
     model = load_classifier(str(tiny_bert), 5)
     decayed = set(transformers.Trainer.get_decay_parameter_names(None, model))
-    decay, rest = decay_groups(model, 0.03)
+    decay, rest = parameter_groups(model, OptimizerOptions(PEAK, weight_decay=0.03))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert {names[id(parameter)] for parameter in decay["params"]} == decayed
     assert {names[id(parameter)] for parameter in rest["params"]} == set(names.values()) - decayed
@@ -68,7 +68,7 @@ def test_groups_equal_those_of_transformers(tiny_bert: Path) -> None:
 def test_frozen_parameters_are_left_out(tiny_bert: Path) -> None:
     model = load_classifier(str(tiny_bert), 5)
     model.base_model.requires_grad_(False)
-    decay, rest = decay_groups(model, 0.01)
+    decay, rest = parameter_groups(model, OptimizerOptions(PEAK, weight_decay=0.01))
     assert [parameter is model.classifier.weight for parameter in decay["params"]] == [True]
     assert [parameter is model.classifier.bias for parameter in rest["params"]] == [True]
 
@@ -83,7 +83,7 @@ def test_one_step_equals_transformers_trainers_adamw(tiny_bert: Path) -> None:
             parameter.data = torch.randn(parameter.shape, generator=generator)
             parameter.grad = torch.randn(parameter.shape, generator=generator)
         if ours:
-            optimizer, _ = adamw_with_linear_decay(model, PEAK, 0.1, 0.0, 10)
+            optimizer, _ = adamw(model, OptimizerOptions(PEAK, weight_decay=0.1), 10)
         else:
             arguments = transformers.TrainingArguments(
                 "unused", learning_rate=PEAK, weight_decay=0.1, report_to=[], use_cpu=True
@@ -100,7 +100,8 @@ def test_one_step_equals_transformers_trainers_adamw(tiny_bert: Path) -> None:
     [(0, 1, 0), (0, 7, 0), (0.1, 1, 0), (0.1, 7, 1), (0.1, 100, 10), (0.5, 7, 4), (0.5, 100, 50), (1, 1, 1), (1, 7, 7)],
 )
 def test_rates_equal_the_closed_formula(warmup_ratio: float, total_steps: int, warmup_steps: int) -> None:
-    optimizer, schedule = adamw_with_linear_decay(torch.nn.Linear(2, 2), PEAK, 0.01, warmup_ratio, total_steps)
+    options = OptimizerOptions(PEAK, weight_decay=0.01, warmup_ratio=warmup_ratio)
+    optimizer, schedule = adamw(torch.nn.Linear(2, 2), options, total_steps)
     for step in range(total_steps):
         expected = PEAK * multiplier(step, warmup_steps, total_steps)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-9), step

@@ -1,38 +1,44 @@
 """The classifier: a pretrained encoder with a head that reads the stars, as a LightningModule."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from yelp_lightning import __version__
 from yelp_lightning.checkpoint import read_checkpoint
 from yelp_lightning.errors import UsageError
+from yelp_lightning.modeling.assembly import assemble, check_options
 from yelp_lightning.modeling.intervals import accuracy_interval, mae_interval
+from yelp_lightning.modeling.losses import Loss, balanced_weights, star_loss
 from yelp_lightning.modeling.metrics import StarMetrics
-from yelp_lightning.modeling.optim import adamw_with_linear_decay
-from yelp_lightning.pretrained import (
-    load_classifier,
-    load_tokenizer,
-    pack_encoder,
-    unpack_classifier,
-    unpack_tokenizer,
+from yelp_lightning.modeling.optim import OptimizerOptions, Schedule, adamw
+from yelp_lightning.network.lora import LoraOptions, plain
+from yelp_lightning.network.pooling import Pooling
+from yelp_lightning.pretrained import Classifier, load_tokenizer, pack_encoder, unpack_tokenizer
+from yelp_lightning.ranges import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
 )
-from yelp_lightning.ranges import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 
 Batch = dict[str, Tensor]
 
 
 class StarClassifier(LightningModule):
-    """A pretrained encoder with a classification head, fine-tuned whole by cross-entropy.
+    """A pretrained encoder with a classification head, fine-tuned on reviews with stars.
 
     Letters: ``B`` rows of a batch, ``T`` tokens of its longest row, ``C`` classes.
 
@@ -42,13 +48,38 @@ class StarClassifier(LightningModule):
         num_labels: Classes; label 0 means 1 star.
         label_names: Names of the classes; taken from ``data.label_names``.
         ordered: Whether the classes are ordered, as stars are; otherwise there is no mae, within_1 and qwk.
+        pooling: What the head sees of a review: ``cls``, the first token, by the head that transformers has for the
+            architecture; ``mean`` of all tokens' vectors; ``attention``, their mean by learned weights.
+        dropout: Rate of all dropout layers; null keeps the encoder's own (0.1 for BERT). Processors use the nearest
+            multiple of 1/256, which costs them an eighth.
+        loss: ``cross_entropy``; or ``soft_stars``, cross-entropy against targets that give a part to near stars (Diaz
+            and Marathe 2019).
+        softness: Stars over which that part falls to 1/e; only with ``soft_stars``.
+        label_smoothing: Share of each target that is spread over all classes.
+        class_weights: What a row counts by its class: ``balanced`` lets all classes count alike (``n / (C * count)``,
+            as in scikit-learn), or a list of C numbers; null means that all rows count alike.
         learning_rate: Peak learning rate of AdamW.
+        head_learning_rate: That of the head, a pooler included; null means ``learning_rate``.
+        layer_decay: Factor of the learning rate from each layer to the one below it; 1 means the same for all (Howard
+            and Ruder 2018).
         weight_decay: AdamW's decay of matrices; biases and LayerNorm weights never decay.
-        warmup_ratio: Share of all optimizer steps, in [0, 1], over which the learning rate rises; then it falls
-            linearly to 0.
+        warmup_ratio: Share of all optimizer steps, in [0, 1], over which the learning rate rises.
+        schedule: How it falls after that: ``linear`` or ``cosine`` to 0, ``constant`` not at all,
+            ``warmup_stable_decay`` over the last fifth of the run.
+        frozen_layers: How many of the lowest layers, and the embeddings with them, stay as they are; 0 means the
+            embeddings alone, null means that everything is trained.
+        reinit_layers: How many of the highest layers are drawn anew (Zhang et al. 2021).
+        lora: Adapters that are trained instead of the encoder (Hu et al. 2021); needs the extra ``peft``.
+        attn_implementation: Attention of transformers: ``auto`` is ``sdpa``, in training on a processor multiplied out
+            with a cheap dropout; or ``eager``, ``sdpa``, ``flash_attention_2`` and others that are installed.
+        gradient_checkpointing: Whether activations are computed anew in the backward pass instead of being kept: less
+            memory, about a third more time.
+        compile: Whether ``torch.compile`` compiles the network, for lengths that are padded to few
+            (``data.pad_to_multiple_of``).
 
     Raises:
-        UsageError: In ``configure_model``, if nothing can be loaded from ``pretrained``.
+        UsageError: In ``check`` and ``configure_model``, if nothing can be loaded from ``pretrained`` or an option does
+            not fit it.
     """
 
     def __init__(
@@ -57,18 +88,37 @@ class StarClassifier(LightningModule):
         num_labels: PositiveInt = 5,
         label_names: list[str] | None = None,
         ordered: bool = True,
+        pooling: Pooling = "cls",
+        dropout: ClosedUnitInterval | None = None,
+        loss: Loss = "cross_entropy",
+        softness: PositiveFloat = 0.5,
+        label_smoothing: ClosedUnitInterval = 0.0,
+        class_weights: Literal["balanced"] | list[float] | None = None,
         learning_rate: PositiveFloat = 5e-5,
+        head_learning_rate: PositiveFloat | None = None,
+        layer_decay: PositiveFloat = 1.0,
         weight_decay: NonNegativeFloat = 0.01,
         warmup_ratio: ClosedUnitInterval = 0.1,
+        schedule: Schedule = "linear",
+        frozen_layers: NonNegativeInt | None = None,
+        reinit_layers: NonNegativeInt = 0,
+        lora: LoraOptions | None = None,
+        attn_implementation: str = "auto",
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.hparams["lora"] = plain(lora)
         self.source = pretrained
-        self.model: PreTrainedModel | None = None
+        self.model: Classifier | None = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.train_metrics, self.val_metrics, self.test_metrics = (StarMetrics(num_labels, ordered) for _ in range(3))
         # What the latest evaluation of a stage measured, in the form of metrics.json.
         self.reports: dict[str, dict[str, Any]] = {}
+        # What a model with adapters needs to be built again, and the weights of the classes in the loss.
+        self.adapters: dict[str, Any] | None = None
+        self.class_weights: Tensor | None = None
 
     @classmethod
     @override
@@ -102,7 +152,8 @@ class StarClassifier(LightningModule):
         checkpoint = read_checkpoint(Path(checkpoint_path))
         saved = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
         model = cls(**{**saved, **options})
-        model._attach(unpack_classifier(checkpoint), unpack_tokenizer(checkpoint["encoder"]))
+        network, model.adapters = assemble(model.hparams, str(checkpoint_path))
+        model._attach(network, unpack_tokenizer(checkpoint["encoder"]))
         return model.to(map_location or "cpu")
 
     def restore(self, ckpt_path: str) -> None:
@@ -113,17 +164,24 @@ class StarClassifier(LightningModule):
         """
         self.source = ckpt_path
 
+    def check(self) -> None:
+        """Check the options against each other and the encoder's config, before anything is loaded.
+
+        Raises:
+            UsageError: If one does not fit.
+        """
+        check_options(self.hparams, self.source)
+
     def configure_model(self) -> None:
         """Load encoder and tokenizer; Lightning calls it once the devices are known."""
         if self.model is None:
-            self._attach(
-                load_classifier(self.source, self.hparams["num_labels"], self.hparams["label_names"]),
-                load_tokenizer(self.source),
-            )
+            model, self.adapters = assemble(self.hparams, self.source)
+            self._attach(model, load_tokenizer(self.source))
 
-    def _attach(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        # transformers loads in evaluation mode, and Lightning keeps the mode it finds: without this, no dropout.
-        self.model, self.tokenizer = model.train(), tokenizer
+    def _attach(self, model: Classifier, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        # With adapters, a checkpoint holds no more than what is trained.
+        self.strict_loading = self.adapters is None
         # The encoder's buffers are constants (position ids). Told so, DDP does not broadcast them before every forward,
         # and devices may evaluate different numbers of batches.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
@@ -143,7 +201,13 @@ class StarClassifier(LightningModule):
         return logits.float()
 
     def on_fit_start(self) -> None:
-        """Say what is trained."""
+        """Weigh the classes, and say what is trained."""
+        weights = self.hparams["class_weights"]
+        if weights == "balanced":
+            datamodule: Any = getattr(self.trainer, "datamodule", None)
+            labels = torch.from_numpy(datamodule.tokens["train"].labels.astype(np.int64))
+            weights = balanced_weights(labels.bincount(minlength=self.hparams["num_labels"])).tolist()
+        self.class_weights = None if weights is None else torch.tensor(weights, device=self.device)
         trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
         rank_zero_info(f"Fine-tuning {trained / 1e6:.1f} M parameters, from {self.source}")
 
@@ -155,7 +219,7 @@ class StarClassifier(LightningModule):
             batch_idx: Number of the batch in the epoch.
 
         Returns:
-            Mean cross-entropy ``()``, nats.
+            What is minimised, ``()``, nats; it is logged as ``train/loss``.
         """
         loss = self._step("train", batch)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["labels"]))
@@ -211,7 +275,7 @@ class StarClassifier(LightningModule):
         self.log_dict(self._measure("test"), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with a linear schedule over the run's optimizer steps.
+        """AdamW with a schedule over the run's optimizer steps.
 
         Returns:
             Lightning's optimizer and scheduler config.
@@ -226,13 +290,13 @@ class StarClassifier(LightningModule):
                 "`--trainer.max_epochs` is -1 without --trainer.max_steps, but the learning rate falls to 0 over the "
                 "whole run, whose length must be known: give one of them."
             )
-        optimizer, schedule = adamw_with_linear_decay(
-            self.model,
-            self.hparams["learning_rate"],
-            self.hparams["weight_decay"],
-            self.hparams["warmup_ratio"],
-            int(total_steps),
+        names = (field.name for field in fields(OptimizerOptions) if field.name in self.hparams)
+        options = OptimizerOptions(
+            **{name: self.hparams[name] for name in names},
+            # A fused step undoes the loss scaling of float16 by itself, before gradients could be clipped.
+            fused=self.trainer.precision != "16-mixed",
         )
+        optimizer, schedule = adamw(self.model, options, int(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -243,15 +307,24 @@ class StarClassifier(LightningModule):
         """
         assert self.model is not None, "configure_model has not run"
         assert self.tokenizer is not None
-        checkpoint["encoder"] = pack_encoder(self.model.config, self.tokenizer)
+        checkpoint["encoder"] = pack_encoder(self.model.config, self.tokenizer, self.hparams["pooling"], self.adapters)
+        if self.adapters is not None:
+            trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if name in trained}
         checkpoint["reports"] = self.reports
         checkpoint["yelp_lightning_version"] = __version__
 
     def _step(self, stage: str, batch: Batch) -> Tensor:
-        logits = self(batch["input_ids"], batch["attention_mask"])
-        loss = cross_entropy(logits, batch["labels"])
-        self._stage_metrics(stage).update(loss.detach(), logits.detach(), batch["labels"])
+        logits, labels = self(batch["input_ids"], batch["attention_mask"]), batch["labels"]
+        # Evaluation is always by plain cross-entropy, so that runs with other losses compare.
+        loss = star_loss(logits, labels, **self._loss_options()) if stage == "train" else cross_entropy(logits, labels)
+        self._stage_metrics(stage).update(loss.detach(), logits.detach(), labels)
         return loss
+
+    def _loss_options(self) -> dict[str, Any]:
+        names = ("loss", "softness", "label_smoothing")
+        return {**{name: self.hparams[name] for name in names}, "class_weights": self.class_weights}
 
     def _stage_metrics(self, stage: str) -> StarMetrics:
         return {"train": self.train_metrics, "val": self.val_metrics, "test": self.test_metrics}[stage]

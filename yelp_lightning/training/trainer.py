@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 
 from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from yelp_lightning.training.keeping import CheckpointOptions
+from yelp_lightning.training.precision import choose
 from yelp_lightning.training.throughput import Throughput
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -44,6 +46,7 @@ def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool
         quiet: Whether standard output is for predictions alone.
     """
     options["use_distributed_sampler"] = False
+    options["precision"] = choose(options["precision"], _device(options["accelerator"]), command)
     if not options["barebones"]:
         options["plugins"] = [*as_list(options["plugins"]), AtomicCheckpointIO()]
     if quiet:
@@ -64,6 +67,15 @@ def _fit_callbacks(options: Any, keeping: CheckpointOptions) -> list[Callback]:
     if keeps_checkpoints(options):
         callbacks += [BestCheckpoint(folder, keeping.monitor), LastCheckpoint(folder)]
     return callbacks
+
+
+def _device(accelerator: Any) -> str:
+    """The kind of device that Lightning will take."""
+    if accelerator in ("cpu", "mps"):
+        return str(accelerator)
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def as_list(value: Any) -> list[Any]:

@@ -1,0 +1,1 @@
+"""The network: pretrained encoder, pooling and head, adapters, and the dropout of processors."""
