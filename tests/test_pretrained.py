@@ -12,11 +12,10 @@ from safetensors.torch import load_file, save_file
 from tiny_bert import write_tiny_bert
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
+from yelp_lightning.embedded.encoder import EMBEDDED_SHA256, embedded_folder
 from yelp_lightning.errors import UsageError
 from yelp_lightning.pretrained import (
-    EMBEDDED_SHA256,
     class_names,
-    embedded_folder,
     load_classifier,
     load_tokenizer,
     max_positions,

@@ -87,3 +87,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "give a best.ckpt or last.ckpt that `fit` wrote."
         )
     return checkpoint
+
+
+def require_stars(checkpoint: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint whose model knows no stars.
+
+    Args:
+        checkpoint: From ``read_checkpoint``.
+        path: Its file.
+
+    Raises:
+        UsageError: If it is of a run on masked words.
+    """
+    if checkpoint["encoder"].get("task") == "masked_words":
+        raise UsageError(
+            f"`--ckpt_path` {str(path)!r} is of a run on masked words, which knows no stars: fine-tune it by fit "
+            f"--model.pretrained {path.parent}."
+        )

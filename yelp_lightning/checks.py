@@ -1,5 +1,6 @@
 """Options against a checkpoint and against each other: what the parser alone cannot refuse."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser
 
 from yelp_lightning.errors import UsageError
+from yelp_lightning.modeling.classifier import StarClassifier
+from yelp_lightning.modeling.masked_words import MaskedWords
 
 # What a checkpoint fixes: another value needs another run.
 ARCHITECTURE = ("pretrained", "num_labels")
@@ -61,6 +64,38 @@ def refuse_other(options: Any, command: str, path: Path, checkpoint: dict[str, A
                     f"`{group}.{name}` is {typed!r}, but {path} was trained with {saved[name]!r}: "
                     f"leave the option out (the run's own config.yaml has the same value), or {other}."
                 )
+
+
+def refuse_other_task(options: Any, command: str, checkpoint: dict[str, Any] | None) -> None:
+    """Refuse what a task has no use for.
+
+    Args:
+        options: The parsed options.
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        checkpoint: From ``read_checkpoint``, where one is given.
+
+    Raises:
+        UsageError: If the checkpoint is of another task, or the task has no use for an option.
+    """
+    if command != "fit":
+        return
+    trained = options.task if checkpoint is None else checkpoint["encoder"].get("task", "stars")
+    if trained != options.task:
+        raise UsageError(
+            f"`--task` is {options.task!r}, but {options.ckpt_path} was trained on {trained}: "
+            + ("give its run folder as --model.pretrained." if trained == "masked_words" else "leave the option out.")
+        )
+    if options.task == "stars":
+        if options.data.label_column is None:
+            raise UsageError("`data.label_column` is null, but the stars are what is learned: name their column.")
+        return
+    defaults = {name: parameter.default for name, parameter in inspect.signature(StarClassifier).parameters.items()}
+    known = set(inspect.signature(MaskedWords).parameters)
+    for name in sorted(set(defaults) - known - {"label_names"}):
+        if options.model[name] != defaults[name]:
+            raise UsageError(
+                f"`model.{name}` is {options.model[name]!r}, which means nothing for --task masked_words: leave it out."
+            )
 
 
 def refuse_training_file(source: str, path: Path, checkpoint: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """LightningCLI for fit, validate, test and predict: defaults, links, checks before compute, and what is left behind."""
 
+import inspect
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,8 +13,14 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint
-from yelp_lightning.checks import refuse_idle_training, refuse_other, refuse_training_file, set_checkpoint_defaults
+from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint, require_stars
+from yelp_lightning.checks import (
+    refuse_idle_training,
+    refuse_other,
+    refuse_other_task,
+    refuse_training_file,
+    set_checkpoint_defaults,
+)
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.data.inputs import STDIN
 from yelp_lightning.errors import UsageError
@@ -21,6 +28,7 @@ from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import require_writable
 from yelp_lightning.inference.predictions import STDOUT, check_output, predictions_table, write_predictions
 from yelp_lightning.modeling.classifier import StarClassifier
+from yelp_lightning.modeling.masked_words import MaskedWords
 from yelp_lightning.options import OptionParser, refused_by_trainer
 from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import LastCheckpoint, SaveRunConfig, claim, finish, write_metrics
@@ -41,6 +49,13 @@ def add_option_groups(parser: LightningArgumentParser) -> None:
         parser: Gains them.
     """
     # What is learned first, how fast after it: --help then starts with our own options.
+    parser.add_argument(
+        "--task",
+        type=Literal["stars", "masked_words"],
+        default="stars",
+        help="What `fit` learns: the `stars` of reviews, or to guess `masked_words` in reviews without labels, which "
+        "leaves an encoder for model.pretrained (configs/pretrain.yaml).",
+    )
     parser.add_lightning_class_args(StarClassifier, "model")
     parser.add_lightning_class_args(ReviewDataModule, "data")
     parser.add_class_arguments(CheckpointOptions, "checkpoint")
@@ -121,6 +136,8 @@ class YelpCLI(LightningCLI):
             return
         path = find_checkpoint(typed.ckpt_path, Path(typed.trainer.default_root_dir))
         self.checkpoint = read_checkpoint(path)
+        if command != "fit":
+            require_stars(self.checkpoint, path)
         # Parsed again over the checkpoint's options. Lightning's own way lets them win over what was typed.
         set_checkpoint_defaults(self._subcommand_parsers[command], self.checkpoint)
         if command != "fit":
@@ -161,7 +178,16 @@ class YelpCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
+        refuse_other_task(self.config[self.config.subcommand], self.config.subcommand, self.checkpoint)
         quiet()
+
+    @override
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        if self._get(self.config, "task") == "masked_words":
+            options = self.model.hparams
+            names = set(inspect.signature(MaskedWords).parameters)
+            self.model = MaskedWords(**{name: options[name] for name in names & set(options)})
 
     @override
     def after_instantiate_classes(self) -> None:
@@ -221,6 +247,9 @@ class YelpCLI(LightningCLI):
             return
         metrics = finish(folder)
         print_metrics(f"{folder}: the best epoch on the validation rows", {"tuned": metrics}, "val")
+        if self._get(self.config, "task") == "masked_words":
+            print(f"Use it:      python -m yelp_lightning fit --model.pretrained {folder} ...")
+            return
         print(f"Measure it:  python -m yelp_lightning test --ckpt_path {folder}")
         print(f'Use it:      python -m yelp_lightning predict --ckpt_path {folder} --text "..."')
 

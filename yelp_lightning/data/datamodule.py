@@ -44,7 +44,7 @@ class ReviewDataModule(LightningDataModule):
         config_name: Which of the data sets under a Hub id; null means its default.
         revision: Branch, tag or commit of a Hub id; null means its main branch.
         text_column: Column with the review.
-        label_column: Column with the label.
+        label_column: Column with the label; null reads none, for `--task masked_words`.
         label_offset: Number to subtract from the label column's whole numbers (``4``, ``4.0``, ``4 stars``): 0 for
             labels stored as 0..4, 1 for stars 1..5.
         label_names: Values of the label column in the order of the classes, such as ``[negative, positive]``, instead
@@ -90,7 +90,7 @@ class ReviewDataModule(LightningDataModule):
         config_name: str | None = None,
         revision: str | None = None,
         text_column: str = "text",
-        label_column: str = "label",
+        label_column: str | None = "label",
         label_offset: int = 0,
         label_names: list[str] | None = None,
         column_names: list[str] | None = None,
@@ -175,7 +175,7 @@ class ReviewDataModule(LightningDataModule):
             )
         columns = {name: self.hparams[name] for name in ("text_column", "label_column", "group_column")}
         for name, column in columns.items():
-            if name != "text_column" and column == columns["text_column"]:
+            if name != "text_column" and column is not None and column == columns["text_column"]:
                 raise UsageError(
                     f"`data.text_column` and `data.{name}` are both {column!r}: name the column of the reviews and "
                     "the other one."

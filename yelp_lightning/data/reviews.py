@@ -106,7 +106,9 @@ class Reviews:
         return self.rows[split].texts[self.chosen[split]] if split in self.rows else np.empty(0, np.uint64)
 
     @property
-    def _label_map(self) -> LabelMap:
+    def _label_map(self) -> LabelMap | None:
+        if self.options["label_column"] is None:
+            return None
         if self.options["source"] == EMBEDDED:
             return LabelMap("label", self.options["num_labels"])
         names = "label_column", "num_labels", "label_offset", "label_names"
@@ -115,7 +117,7 @@ class Reviews:
     def _table(self, split: str, with_label: bool = True) -> Table:
         files = split_files(self.options["source"], split, self.options["config_name"], self.options["revision"])
         if self.options["source"] == EMBEDDED:
-            return Table(files, "text", "label" if with_label else None)
+            return Table(files, "text", "label" if with_label and self._label_map else None)
         label_column = self.options["label_column"] if with_label else None
         columns = self.options["text_column"], label_column, self.options["group_column"]
         return Table(files, *columns, layout=self.layout)
@@ -231,7 +233,8 @@ class Reviews:
             "rows_per_class": classes,
         }
         names = list(class_names(self.options["num_labels"], self.options["label_names"]).values())
-        if len(self.summary) == 1:  # the first split: the others' labels are taken in the same way
+        # Said of the first split: the others' labels are taken in the same way.
+        if self._label_map is not None and len(self.summary) == 1:
             rank_zero_info(self._label_map.describe(names))
         said = [f", {count:,} refused ({kind})" for kind, count in rows.refused.items()]
         if repeated := self.summary[split]["repeated_texts"]:
@@ -239,5 +242,7 @@ class Reviews:
         if gone := sum(removed.values()):
             said.append(f", {gone:,} left out: their text or group stands in another split")
         per_class = " ".join(f"{count:,}" for count in classes)
-        taken = f"{len(order):,} of {len(rows):,} rows of {rows.table}; {per_class} per class"
+        taken = f"{len(order):,} of {len(rows):,} rows of {rows.table}"
+        if self._label_map is not None:
+            taken += f"; {per_class} per class"
         rank_zero_info(f"{split}: {taken}{''.join(said)}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
 
-from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint
+from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint, require_stars
 from yelp_lightning.checks import ARCHITECTURE, refuse_training_file, set_checkpoint_defaults
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.evaluation.table import print_metrics
@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> None:
     parser.add_class_arguments(ReviewDataModule, "data", skip={"pretrained", "num_labels", "predict_path", "id_column"})
     path = find_checkpoint(parser.parse_args(arguments).ckpt_path)
     checkpoint = read_checkpoint(path)
+    require_stars(checkpoint, path)
     set_checkpoint_defaults(parser, checkpoint)
     config = parser.parse_args(arguments)
     refuse_training_file(config.data.source, path, checkpoint)

@@ -14,10 +14,11 @@ def print_metrics(title: str, reports: dict[str, dict[str, Any]], stage: str) ->
         reports: Row name to the stage's report.
         stage: ``val`` or ``test``.
     """
-    table = Table(title=title, title_justify="left", caption="[..]: 95 % interval; mae in stars; n rows measured",
-                  caption_justify="left")  # fmt: skip
     measured = next(iter(reports.values()))
-    columns = [name for name in ("accuracy", "macro_f1", "mae", "n") if f"{stage}/{name}" in measured]
+    words = f"{stage}/perplexity" in measured
+    caption = "[..]: 95 % interval; " + ("n masked words" if words else "mae in stars; n rows measured")
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    columns = [name for name in ("accuracy", "macro_f1", "mae", "perplexity", "n") if f"{stage}/{name}" in measured]
     for column in ["", *columns]:
         table.add_column(column, justify="right" if column else "left")
     for name, report in reports.items():

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint
+from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint, require_stars
 from yelp_lightning.data.truncation import Encoder
 from yelp_lightning.errors import UsageError
 from yelp_lightning.pretrained import class_names, unpack_classifier, unpack_tokenizer
@@ -30,7 +30,9 @@ def predict_text(ckpt_path: str, text: str, output: str | None = None) -> None:
         text.encode()
     except UnicodeEncodeError as error:  # Python keeps bytes of the command line that are not UTF-8 as surrogates
         raise UsageError(f"`--text` is not UTF-8 at its character {error.start + 1}: write it in UTF-8.") from error
-    checkpoint = read_checkpoint(find_checkpoint(ckpt_path))
+    path = find_checkpoint(ckpt_path)
+    checkpoint = read_checkpoint(path)
+    require_stars(checkpoint, path)
     probabilities = star_probabilities(checkpoint, text)
     options = checkpoint["hyper_parameters"]
     label_names, ordered = options.get("label_names"), options.get("ordered", True)

@@ -1,31 +1,24 @@
 """The classifier: a pretrained encoder with a head that reads the stars, as a LightningModule."""
 
 import math
-from dataclasses import fields
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
-from yelp_lightning import __version__
-from yelp_lightning.checkpoint import read_checkpoint
-from yelp_lightning.errors import UsageError
 from yelp_lightning.modeling.assembly import assemble, check_options
+from yelp_lightning.modeling.finetuned import FineTuned
 from yelp_lightning.modeling.intervals import accuracy_interval, mae_interval
 from yelp_lightning.modeling.losses import Loss, balanced_weights, star_loss
 from yelp_lightning.modeling.metrics import StarMetrics
-from yelp_lightning.modeling.optim import OptimizerOptions, Schedule, adamw
+from yelp_lightning.modeling.optim import Schedule
 from yelp_lightning.network.lora import LoraOptions, plain
 from yelp_lightning.network.pooling import Pooling
-from yelp_lightning.pretrained import Classifier, load_tokenizer, pack_encoder, unpack_tokenizer
+from yelp_lightning.pretrained import Classifier
 from yelp_lightning.ranges import (
     ClosedUnitInterval,
     NonNegativeFloat,
@@ -37,7 +30,7 @@ from yelp_lightning.ranges import (
 Batch = dict[str, Tensor]
 
 
-class StarClassifier(LightningModule):
+class StarClassifier(FineTuned):
     """A pretrained encoder with a classification head, fine-tuned on reviews with stars.
 
     Letters: ``B`` rows of a batch, ``T`` tokens of its longest row, ``C`` classes.
@@ -107,12 +100,9 @@ class StarClassifier(LightningModule):
         gradient_checkpointing: bool = False,
         compile: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(pretrained)
         self.save_hyperparameters()
         self.hparams["lora"] = plain(lora)
-        self.source = pretrained
-        self.model: Classifier | None = None
-        self.tokenizer: PreTrainedTokenizerBase | None = None
         self.train_metrics, self.val_metrics, self.test_metrics = (StarMetrics(num_labels, ordered) for _ in range(3))
         # What the latest evaluation of a stage measured, in the form of metrics.json.
         self.reports: dict[str, dict[str, Any]] = {}
@@ -120,71 +110,16 @@ class StarClassifier(LightningModule):
         self.adapters: dict[str, Any] | None = None
         self.class_weights: Tensor | None = None
 
-    @classmethod
     @override
-    def load_from_checkpoint(  # type: ignore[override]
-        cls,
-        checkpoint_path: str | Path,
-        map_location: Any = None,
-        hparams_file: None = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        **options: Any,
-    ) -> Self:
-        """Build the tuned model from a checkpoint alone.
-
-        Lightning's own would ask for the pretrained weights first, which may be gone.
-
-        Args:
-            checkpoint_path: A ``.ckpt`` file that ``fit`` wrote.
-            map_location: Device of the model; None means the CPU.
-            hparams_file: Not used: the checkpoint holds the options.
-            strict: Not used: it is always True.
-            weights_only: Not used: it is always True.
-            **options: Options of this class that replace the checkpoint's, such as ``learning_rate``.
-
-        Returns:
-            The model, in training mode.
-
-        Raises:
-            UsageError: If the file is no checkpoint of this project.
-        """
-        checkpoint = read_checkpoint(Path(checkpoint_path))
-        saved = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
-        model = cls(**{**saved, **options})
-        network, model.adapters = assemble(model.hparams, str(checkpoint_path))
-        model._attach(network, unpack_tokenizer(checkpoint["encoder"]))
-        return model.to(map_location or "cpu")
-
-    def restore(self, ckpt_path: str) -> None:
-        """Build the model from a checkpoint alone: the pretrained folder and the network are not asked.
-
-        Args:
-            ckpt_path: A ``.ckpt`` file that ``fit`` wrote.
-        """
-        self.source = ckpt_path
-
     def check(self) -> None:
-        """Check the options against each other and the encoder's config, before anything is loaded.
-
-        Raises:
-            UsageError: If one does not fit.
-        """
         check_options(self.hparams, self.source)
 
-    def configure_model(self) -> None:
-        """Load encoder and tokenizer; Lightning calls it once the devices are known."""
-        if self.model is None:
-            model, self.adapters = assemble(self.hparams, self.source)
-            self._attach(model, load_tokenizer(self.source))
-
-    def _attach(self, model: Classifier, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    @override
+    def _assemble(self, source: str) -> Classifier:
+        model, self.adapters = assemble(self.hparams, source)
         # With adapters, a checkpoint holds no more than what is trained.
         self.strict_loading = self.adapters is None
-        # The encoder's buffers are constants (position ids). Told so, DDP does not broadcast them before every forward,
-        # and devices may evaluate different numbers of batches.
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
+        return model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Score each class.
@@ -274,46 +209,19 @@ class StarClassifier(LightningModule):
         """Log exact test metrics."""
         self.log_dict(self._measure("test"), sync_dist=True)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with a schedule over the run's optimizer steps.
-
-        Returns:
-            Lightning's optimizer and scheduler config.
-
-        Raises:
-            UsageError: If the run has no end.
-        """
-        assert self.model is not None, "configure_model has not run"
-        total_steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(total_steps):
-            raise UsageError(
-                "`--trainer.max_epochs` is -1 without --trainer.max_steps, but the learning rate falls to 0 over the "
-                "whole run, whose length must be known: give one of them."
-            )
-        names = (field.name for field in fields(OptimizerOptions) if field.name in self.hparams)
-        options = OptimizerOptions(
-            **{name: self.hparams[name] for name in names},
-            # A fused step undoes the loss scaling of float16 by itself, before gradients could be clipped.
-            fused=self.trainer.precision != "16-mixed",
-        )
-        optimizer, schedule = adamw(self.model, options, int(total_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint self-contained.
 
         Args:
             checkpoint: Lightning's mapping; gains ``encoder``, ``reports`` and ``yelp_lightning_version``.
         """
-        assert self.model is not None, "configure_model has not run"
-        assert self.tokenizer is not None
-        checkpoint["encoder"] = pack_encoder(self.model.config, self.tokenizer, self.hparams["pooling"], self.adapters)
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["encoder"] |= {"pooling": self.hparams["pooling"]}
         if self.adapters is not None:
+            checkpoint["encoder"]["adapters"] = self.adapters
             trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if name in trained}
-        checkpoint["reports"] = self.reports
-        checkpoint["yelp_lightning_version"] = __version__
 
     def _step(self, stage: str, batch: Batch) -> Tensor:
         logits, labels = self(batch["input_ids"], batch["attention_mask"]), batch["labels"]

@@ -19,9 +19,22 @@ def accuracy_interval(confusion: npt.NDArray[np.int64]) -> tuple[float, float]:
     Source:
         Wilson 1927, by ``scipy.stats``.
     """
+    return share_interval(int(np.trace(confusion)), int(confusion.sum()))
+
+
+def share_interval(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share.
+
+    Args:
+        right: How many are counted.
+        n: Of how many.
+
+    Returns:
+        Lower and upper end, shares of 1.
+    """
     from scipy.stats import binomtest
 
-    interval = binomtest(int(np.trace(confusion)), int(confusion.sum())).proportion_ci(method="wilson")
+    interval = binomtest(right, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -84,8 +84,11 @@ def adamw(model: nn.Module, options: OptimizerOptions, total_steps: int) -> tupl
     """
     from transformers import get_scheduler
 
-    warmup_steps = round(options.warmup_ratio * total_steps)
     optimizer = AdamW(parameter_groups(model, options), lr=options.learning_rate, fused=options.fused)
+    # A fused step can undo the loss scaling of float16 by itself, for which Lightning would refuse to clip gradients in
+    # bfloat16 too, where there is no scaling.
+    optimizer._step_supports_amp_scaling = False
+    warmup_steps = round(options.warmup_ratio * total_steps)
     names = {"constant": "constant_with_warmup"}
     specific = {}
     if options.schedule == "warmup_stable_decay":
