@@ -62,10 +62,11 @@ def run_trial(options: list[str], folder: Path, monitor: str, worse: Callable[[i
         worse(number, value)
     if process.returncode:
         raise TrialError(_reason(process.returncode, folder / LOG))
-    found = read_metrics(folder).get(monitor)
-    if found is None:
-        raise TrialError(f"{monitor} is no number in metrics.json")
-    return float(found)
+    metrics = read_metrics(folder)
+    for name in ("val/loss", monitor):
+        if metrics.get(name) is None:
+            raise TrialError(f"{name} is no number in metrics.json")
+    return float(metrics[monitor])
 
 
 def read_validations(folder: Path, monitor: str) -> list[float]:
