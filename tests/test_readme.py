@@ -54,7 +54,7 @@ def test_files_in_the_readme_exist() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("command", ["fit", "predict"])
+@pytest.mark.parametrize("command", ["fit", "predict", "tune"])
 def test_options_in_the_readme_exist(command: str) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "yelp_lightning", command, "--help"],

@@ -16,6 +16,7 @@ COMMANDS = {
     "test": "measure a checkpoint on the test rows",
     "predict": "read the stars of new reviews: a file, standard input or --text",
     "compare": "the un-tuned and the tuned model on the same test rows",
+    "tune": "search for the best options of fit; goes on where it was stopped",
     "data": "read, check, tokenize and describe the data; --clear-cache empties the token cache",
 }
 # `predict --text` with nothing but these is answered without Lightning.
@@ -103,6 +104,10 @@ def _run(arguments: list[str]) -> None:
         from yelp_lightning.card.command import main as data
 
         data(options)
+    elif command == "tune":
+        from yelp_lightning.tuning.command import main as tune
+
+        tune(options)
     else:
         from yelp_lightning.cli import YelpCLI
 

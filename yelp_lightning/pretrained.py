@@ -192,7 +192,7 @@ def load_classifier(
             f"`model.pretrained` is {source!r}, whose weights lack {len(fresh)} of the encoder's tensors "
             f"({fresh[0]} for one): give a complete encoder."
         )
-    return model if pooling == "cls" else _pooled(model, pooling)
+    return model if pooling == "cls" else _pooled(model, pooling).eval()
 
 
 def load_masked_words(source: str) -> "PreTrainedModel":

@@ -70,9 +70,11 @@ def add_lora(model: Any, options: Mapping[str, Any]) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = {"attention": None, "all": "all-linear"}  # None: the queries and values of each architecture
+    # peft warns where there is nothing to leave out.
+    pooler = options["target"] == "all" and getattr(model.base_model, "pooler", None) is not None
     config = LoraConfig(
         r=options["r"], lora_alpha=options["alpha"], lora_dropout=options["dropout"],
-        target_modules=targets[options["target"]], exclude_modules=r".*pooler.*",
+        target_modules=targets[options["target"]], exclude_modules=r".*pooler.*" if pooler else None,
     )  # fmt: skip
     inject_adapter_in_model(config, model.base_model)
     for name, parameter in model.base_model.named_parameters():

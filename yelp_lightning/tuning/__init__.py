@@ -1,0 +1,1 @@
+"""Hyperparameter search: a study of `fit` runs."""
