@@ -21,11 +21,11 @@ from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import require_writable
 from yelp_lightning.inference.predictions import STDOUT, check_output, predictions_table, write_predictions
 from yelp_lightning.modeling.classifier import StarClassifier
-from yelp_lightning.options import OptionParser, refused_by_trainer
+from yelp_lightning.options import OptionParser, refused_by_class, refused_by_trainer
 from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import LastCheckpoint, SaveRunConfig, claim, finish, write_metrics
-from yelp_lightning.training.keeping import CheckpointOptions
-from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints
+from yelp_lightning.training.keeping import CheckpointOptions, check_monitor, require_score
+from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints, log_on, refuse_no_batch
 
 PROGRAM = "python -m yelp_lightning"
 # Parameters of the Trainer's methods that are not options: checkpoints are always loaded without code, predictions are
@@ -122,6 +122,7 @@ class YelpCLI(LightningCLI):
 
     @override
     def _set_seed(self) -> None:
+        quiet()
         try:
             super()._set_seed()
         except ValueError as error:
@@ -135,22 +136,27 @@ class YelpCLI(LightningCLI):
         """Done in ``parse_arguments``."""
 
     @override
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise refused_by_class(error) from error
+
+    @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         assert self.subcommand is not None
         # Predictions and a progress bar would stand among each other.
         quiet_output = self.subcommand == "predict" and self._get(self.config, "output") == STDOUT
-        complete(config, self.subcommand, self._get(self.config_init, "checkpoint"), quiet_output)
+        keeping = self._get(self.config_init, "checkpoint")
         if self.subcommand == "fit":
+            check_monitor(keeping.monitor, self._get(self.config, "model").ordered)
             refuse_idle_training(config)
+        complete(config, self.subcommand, keeping, quiet_output)
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
             raise refused_by_trainer(error, self._get(self.config, "trainer").as_dict()) from error
-
-    @override
-    def before_instantiate_classes(self) -> None:
-        quiet()
 
     @override
     def after_instantiate_classes(self) -> None:
@@ -179,6 +185,8 @@ class YelpCLI(LightningCLI):
             self.trainer.save_checkpoint(best.with_name(LAST), weights_only=False)
         if not self.trainer.strategy.broadcast(best.exists()):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
+            monitor = self._get(self.config, "checkpoint").monitor
+            require_score(monitor, float(self.trainer.callback_metrics[monitor]))
             self.trainer.save_checkpoint(best, weights_only=False)
 
     def before_fit(self) -> None:
@@ -189,6 +197,9 @@ class YelpCLI(LightningCLI):
         if self.datamodule.hparams["truncation"] == "head_tail":
             rank_zero_info("model/ will keep the head of longer reviews: plain transformers knows no head_tail")
         self.datamodule.check("fit", self._devices)
+        refuse_no_batch(self.trainer, self.datamodule.train_batches(self._devices))
+        if self.checkpoint is not None:
+            log_on(self.trainer, self._get(self.config, "ckpt_path"))
 
     @property
     def _devices(self) -> int:
@@ -207,8 +218,8 @@ class YelpCLI(LightningCLI):
         folder = self.trainer.default_root_dir
         if not self._keeps_checkpoints() or not self.trainer.is_global_zero:
             return
-        metrics = finish(folder)
-        print_metrics(f"{folder}: the best epoch on the validation rows", {"tuned": metrics}, "val")
+        metrics, monitor = finish(folder), self._get(self.config, "checkpoint").monitor
+        print_metrics(f"{folder}: the best validation, by {monitor} {metrics[monitor]:.3f}", {"tuned": metrics}, "val")
         print(f"Measure it:  python -m yelp_lightning test --ckpt_path {folder}")
         print(f'Use it:      python -m yelp_lightning predict --ckpt_path {folder} --text "..."')
 

@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import numpy as np
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -141,11 +140,6 @@ class StarClassifier(LightningModule):
         assert self.model is not None, "configure_model has not run"
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits.float()
-
-    def on_fit_start(self) -> None:
-        """Say what is trained."""
-        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        rank_zero_info(f"Fine-tuning {trained / 1e6:.1f} M parameters, from {self.source}")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one training batch.

@@ -69,7 +69,8 @@ class StarMetrics(torch.nn.Module):
         super().__init__()
         # Logits are computed by our own model: checking every batch again would cost a synchronisation each.
         options: dict[str, Any] = {"num_classes": num_labels, "validate_args": False}
-        self.loss = MeanMetric()
+        # By default torchmetrics leaves nan out of the mean, and waits for the device to find it.
+        self.loss = MeanMetric(nan_strategy="disable")
         ordinal: dict[str, Metric | MetricCollection] = {
             "mae": StarMeanAbsoluteError(),
             "within_1": StarWithinOne(),
