@@ -1,6 +1,7 @@
 """A loss that is no number stops the run with its step, rows and learning rate; what trains nothing is refused."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -71,14 +72,14 @@ def test_a_learning_rate_that_is_too_high_stops_after_a_good_validation(
     refused: Callable[..., str], tiny_bert: Path, reviews: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    # The rate rises from 0 over the two epochs: it is harmless at first.
+    # The rate rises from 0 over the two epochs: the first step is harmless.
     options = [*fit_options(tiny_bert, reviews, run), "--model.learning_rate", 1e30, "--model.warmup_ratio", 1]
-    options += ["--trainer.val_check_interval", 1, "--trainer.accumulate_grad_batches", 2]
-    step, _, rate, *_ = FOUND.fullmatch(refused("fit", *options)).groups()
-    assert 1 < int(step) <= 5
-    assert float(rate) > 1e28
-    scores = torch.load(run / "best.ckpt", weights_only=True)["reports"]["val"]
-    assert scores["val/loss"] is not None
+    options += ["--trainer.val_check_interval", 2, "--trainer.accumulate_grad_batches", 2]
+    sentence = refused("fit", *options)
+    assert sentence.startswith("The validation loss is nan after optimizer step 2: give a lower --model.learning_rate")
+    best = torch.load(run / "best.ckpt", weights_only=True)
+    assert best["global_step"] == 1
+    assert best["reports"]["val"]["val/loss"] < 3
 
 
 def test_two_processes_end_together(poisoned: Path, one_hotel: Path, tmp_path: Path) -> None:
@@ -93,12 +94,14 @@ def test_two_processes_end_together(poisoned: Path, one_hotel: Path, tmp_path: P
     assert len(lines) <= 8  # of the device that had it
 
 
+# Of the step that is skipped.
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
 def test_infinite_gradients_are_left_to_the_scaler(
     tiny_bert: Path, reviews: Path, tmp_path: Path, precision: str
 ) -> None:
     class HugeGradients(StarClassifier):
-        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        def on_after_backward(self) -> None:
             if self.trainer.global_step == 0:
                 next(self.parameters()).grad.fill_(float("inf"))
 
@@ -126,7 +129,7 @@ def test_a_loss_that_is_no_number_is_in_the_mean() -> None:
     metrics = StarMetrics(5)
     for loss in (1.0, float("nan")):
         metrics.update(torch.tensor(loss), torch.eye(5), torch.arange(5))
-    assert metrics.compute()[0]["loss"] != metrics.compute  # nan, not 1.0
+    assert math.isnan(metrics.compute()[0]["loss"])
     metrics.update(torch.tensor(2.0), torch.eye(5), torch.arange(5))
     assert metrics.compute()[0]["loss"] == 2.0
 
@@ -138,9 +141,9 @@ def test_a_validation_loss_that_is_no_number(
     source.mkdir()
     rows = [json.loads(line) for line in (one_hotel / "validation.jsonl").read_text(encoding="utf-8").splitlines()]
     write_jsonl(source / "validation.jsonl", [*rows, review(2)])
-    write_jsonl(source / "train.jsonl", [review(number) for number in range(300, 330) if number % 10 != 2])
+    write_jsonl(source / "train.jsonl", [review(number) for number in range(300, 330) if number % 10 != 2])  # 27
     options = [*fit_options(poisoned, source, tmp_path / "run"), "--data.val_size", "null"]
-    sentence = refused("fit", *options, "--trainer.num_sanity_val_steps", 0)
+    sentence = refused("fit", *options, "--trainer.num_sanity_val_steps", 0, "--trainer.max_epochs", 1)
     assert sentence.startswith("The validation loss is nan after optimizer step 4: give a lower --model.learning_rate")
     assert not list((tmp_path / "run").glob("*.ckpt"))
 
@@ -175,9 +178,12 @@ def test_a_callback_that_refuses_its_options(fit_refused: Callable[..., str], tm
     )
 
 
-def test_nothing_comes_before_an_error(fit_refused: Callable[..., str], tiny_bert: Path, tmp_path: Path) -> None:
-    process = run_process("fit", "--model.pretrained", tiny_bert, "--checkpoint.monitor", "accuracy", cwd=tmp_path)
-    assert process.returncode == 2
-    (line,) = process.stderr.splitlines()
+def test_nothing_comes_before_an_error(
+    cli: Callable[..., None], tiny_bert: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli("fit", "--model.pretrained", tiny_bert, "--checkpoint.monitor", "accuracy")
+    shown = capfd.readouterr()
+    (line,) = shown.err.splitlines()
     assert line.startswith("error: `checkpoint.monitor` is 'accuracy'")
-    assert process.stdout == ""
+    assert shown.out == ""

@@ -73,7 +73,7 @@ def test_the_table_at_the_start_and_the_line_at_the_end(
         "device",
     ]  # fmt: skip
     (path,) = [
-        path for path in (tmp_path / "cache").glob("tokens-*")
+        path for path in (tmp_path / "cache").glob("tokens-*.arrow")
         if len(lengths := pa.ipc.open_file(path).read_all()["length"]) == 180
     ]  # fmt: skip
     lengths = pa.ipc.open_file(path).read_all()["length"].to_numpy()

@@ -68,7 +68,8 @@ class FiniteLoss(Callback):
         self._look(trainer)
 
     @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Before the checkpoints, which Lightning calls last.
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))  # the same on every device
         if not trainer.sanity_checking and not torch.isfinite(torch.tensor(loss)):
             _stop(trainer, f"The validation loss is {loss} after optimizer step {trainer.global_step}")
