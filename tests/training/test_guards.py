@@ -130,8 +130,10 @@ def test_a_loss_that_is_no_number_is_in_the_mean() -> None:
     for loss in (1.0, float("nan")):
         metrics.update(torch.tensor(loss), torch.eye(5), torch.arange(5))
     assert math.isnan(metrics.compute()[0]["loss"])
-    metrics.update(torch.tensor(2.0), torch.eye(5), torch.arange(5))
-    assert metrics.compute()[0]["loss"] == 2.0
+    # Each batch counts by its rows.
+    metrics.update(torch.tensor(1.0), torch.eye(5)[:1], torch.arange(1))
+    metrics.update(torch.tensor(2.0), torch.eye(5)[:3], torch.arange(3))
+    assert metrics.compute()[0]["loss"] == 1.75
 
 
 def test_a_validation_loss_that_is_no_number(

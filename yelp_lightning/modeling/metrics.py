@@ -69,8 +69,8 @@ class StarMetrics(torch.nn.Module):
         super().__init__()
         # Logits are computed by our own model: checking every batch again would cost a synchronisation each.
         options: dict[str, Any] = {"num_classes": num_labels, "validate_args": False}
-        # By default torchmetrics leaves nan out of the mean, and waits for the device to find it.
-        self.loss = MeanMetric(nan_strategy="disable")
+        # torchmetrics leaves nan out of a mean unless told what to take for it, and "disable" of 1.9 drops the weights.
+        self.loss = MeanMetric(nan_strategy=float("nan"))
         ordinal: dict[str, Metric | MetricCollection] = {
             "mae": StarMeanAbsoluteError(),
             "within_1": StarWithinOne(),
