@@ -15,6 +15,10 @@ from typing_extensions import override
 class Overview(Callback):
     """Prints a table before the first optimizer step, and a line after the last."""
 
+    def __init__(self) -> None:
+        self._start: float | None = None  # None where there is nothing left to train
+        self._first_step = self._reviews = 0
+
     @override
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -28,11 +32,13 @@ class Overview(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
-        self._reviews = getattr(self, "_reviews", 0) + len(batch["labels"]) * trainer.world_size
+        self._reviews += len(batch["labels"]) * trainer.world_size
 
     @override
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._start is None:
+            return
         seconds, steps = time.perf_counter() - self._start, trainer.global_step - self._first_step
         took = f"{seconds / 60:.1f} min" if seconds >= 100 else f"{seconds:.0f} s"
         said = f"{steps:,} optimizer steps in {took}, validation included"
