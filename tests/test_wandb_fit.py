@@ -7,6 +7,8 @@ import yaml
 from conftest import ROOT, fit_options, run_process
 from wandb_reader import read_wandb
 
+from yelp_lightning.run_folder import wandb_id
+
 OVERLAY = "configs/logger/wandb.yaml"
 
 
@@ -36,3 +38,27 @@ def test_fit_logs_to_wandb(tiny_bert: Path, reviews: Path, tmp_path: Path) -> No
     assert sum("val/accuracy" in row for row in logged["history"]) == 2
     # The csv log is kept all the same.
     assert (run / "csv" / "version_0" / "metrics.csv").is_file()
+
+
+def test_a_run_that_goes_on_keeps_its_id(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ["--config", OVERLAY, *fit_options(tiny_bert, reviews, run)]
+    options += ["--trainer.logger.init_args.save_dir", tmp_path]
+    environment = {**os.environ, "WANDB_MODE": "offline"}
+
+    def fit(*more: object) -> str:
+        """The id of the W&B run that this writes, read back from its file."""
+        before = set((tmp_path / "wandb").glob("offline-run-*"))
+        process = run_process("fit", *options, *more, cwd=ROOT, env=environment)
+        assert process.returncode == 0, process.stderr
+        (folder,) = set((tmp_path / "wandb").glob("offline-run-*")) - before
+        assert read_wandb(folder)["state"] == "finished"
+        (file,) = folder.glob("*.wandb")
+        return file.stem.removeprefix("run-")
+
+    first = fit("--trainer.max_epochs", 1)
+    assert (run / "wandb-id").read_text(encoding="utf-8") == first
+    assert fit("--ckpt_path", "last") == first
+    # Another folder is another run, which starts from this one's checkpoint.
+    assert wandb_id(str(run), str(run / "last.ckpt")) == first
+    assert wandb_id(str(tmp_path / "other"), str(run / "last.ckpt")) is None

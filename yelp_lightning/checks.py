@@ -35,8 +35,7 @@ def set_checkpoint_defaults(parser: LightningArgumentParser, checkpoint: dict[st
         checkpoint: From ``read_checkpoint``.
     """
     known = parser.get_defaults(skip_validation=True)
-    groups = {"model": checkpoint["hyper_parameters"], "data": checkpoint["datamodule_hyper_parameters"]}
-    saved = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    saved = {f"{group}.{name}": value for group, values in _saved(checkpoint).items() for name, value in values.items()}
     parser.set_defaults({name: value for name, value in saved.items() if name in known})
 
 
@@ -53,10 +52,12 @@ def refuse_other(options: Any, command: str, path: Path, checkpoint: dict[str, A
         UsageError: If there is such an option.
     """
     fixed = {"model": ARCHITECTURE, "data": {"fit": ROWS + TOKENS, "validate": ROWS}.get(command, ())}
+    if command == "fit":
+        fixed["checkpoint"] = ("monitor",)  # scores of two metrics cannot be compared
     for group, names in fixed.items():
-        saved = checkpoint["hyper_parameters" if group == "model" else "datamodule_hyper_parameters"]
+        saved = _saved(checkpoint)[group]
         for name in names:
-            typed = options[group][name]
+            typed = getattr(options[group], name)
             if name in saved and typed != saved[name]:  # an older run may lack the option
                 measured = group == "data" and command == "validate"
                 other = "measure other reviews by `test`" if measured else "train a new run"
@@ -96,6 +97,16 @@ def refuse_other_task(options: Any, command: str, checkpoint: dict[str, Any] | N
             raise UsageError(
                 f"`model.{name}` is {options.model[name]!r}, which means nothing for --task masked_words: leave it out."
             )
+
+
+def _saved(checkpoint: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options that a checkpoint was written with, by group."""
+    watched = [state["monitor"] for name, state in checkpoint["callbacks"].items() if name.startswith("BestCheckpoint")]
+    return {
+        "model": checkpoint["hyper_parameters"],
+        "data": checkpoint["datamodule_hyper_parameters"],
+        "checkpoint": dict(zip(["monitor"], watched, strict=False)),
+    }
 
 
 def refuse_training_file(source: str, path: Path, checkpoint: dict[str, Any]) -> None:

@@ -29,12 +29,12 @@ from yelp_lightning.files import require_writable
 from yelp_lightning.inference.predictions import STDOUT, check_output, predictions_table, write_predictions
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.modeling.masked_words import MaskedWords
-from yelp_lightning.options import OptionParser, refused_by_trainer
+from yelp_lightning.options import OptionParser, refused_by_class, refused_by_trainer
 from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import LastCheckpoint, SaveRunConfig, claim, finish, write_metrics
-from yelp_lightning.training.keeping import CheckpointOptions
+from yelp_lightning.training.keeping import CheckpointOptions, check_monitor, require_score
 from yelp_lightning.training.precision import AUTO, Precision
-from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints
+from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints, log_on, refuse_no_batch
 
 PROGRAM = "python -m yelp_lightning"
 # Parameters of the Trainer's methods that are not options: checkpoints are always loaded without code, predictions are
@@ -150,6 +150,7 @@ class YelpCLI(LightningCLI):
 
     @override
     def _set_seed(self) -> None:
+        quiet()
         try:
             super()._set_seed()
         except ValueError as error:
@@ -163,14 +164,28 @@ class YelpCLI(LightningCLI):
         """Done in ``parse_arguments``."""
 
     @override
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise refused_by_class(error) from error
+        if self._get(self.config, "task") == "masked_words":
+            options = self.model.hparams
+            names = set(inspect.signature(MaskedWords).parameters)
+            self.model = MaskedWords(**{name: options[name] for name in names & set(options)})
+
+    @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         assert self.subcommand is not None
         # Predictions and a progress bar would stand among each other.
         quiet_output = self.subcommand == "predict" and self._get(self.config, "output") == STDOUT
-        complete(config, self.subcommand, self._get(self.config_init, "checkpoint"), quiet_output)
+        keeping = self._get(self.config_init, "checkpoint")
         if self.subcommand == "fit":
+            words = self._get(self.config, "task") == "masked_words"
+            check_monitor(keeping.monitor, self._get(self.config, "model").ordered, words)
             refuse_idle_training(config)
+        complete(config, self.subcommand, keeping, quiet_output)
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
@@ -179,15 +194,6 @@ class YelpCLI(LightningCLI):
     @override
     def before_instantiate_classes(self) -> None:
         refuse_other_task(self.config[self.config.subcommand], self.config.subcommand, self.checkpoint)
-        quiet()
-
-    @override
-    def instantiate_classes(self) -> None:
-        super().instantiate_classes()
-        if self._get(self.config, "task") == "masked_words":
-            options = self.model.hparams
-            names = set(inspect.signature(MaskedWords).parameters)
-            self.model = MaskedWords(**{name: options[name] for name in names & set(options)})
 
     @override
     def after_instantiate_classes(self) -> None:
@@ -216,6 +222,8 @@ class YelpCLI(LightningCLI):
             self.trainer.save_checkpoint(best.with_name(LAST), weights_only=False)
         if not self.trainer.strategy.broadcast(best.exists()):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
+            monitor = self._get(self.config, "checkpoint").monitor
+            require_score(monitor, float(self.trainer.callback_metrics[monitor]))
             self.trainer.save_checkpoint(best, weights_only=False)
 
     def before_fit(self) -> None:
@@ -227,6 +235,9 @@ class YelpCLI(LightningCLI):
             rank_zero_info("model/ will keep the head of longer reviews: plain transformers knows no head_tail")
         self.model.check()
         self.datamodule.check("fit", self._devices)
+        refuse_no_batch(self.trainer, self.datamodule.train_batches(self._devices))
+        if self.checkpoint is not None:
+            log_on(self.trainer, self._get(self.config, "ckpt_path"))
 
     @property
     def _devices(self) -> int:
@@ -245,8 +256,8 @@ class YelpCLI(LightningCLI):
         folder = self.trainer.default_root_dir
         if not self._keeps_checkpoints() or not self.trainer.is_global_zero:
             return
-        metrics = finish(folder)
-        print_metrics(f"{folder}: the best epoch on the validation rows", {"tuned": metrics}, "val")
+        metrics, monitor = finish(folder), self._get(self.config, "checkpoint").monitor
+        print_metrics(f"{folder}: the best validation, by {monitor} {metrics[monitor]:.3f}", {"tuned": metrics}, "val")
         if self._get(self.config, "task") == "masked_words":
             print(f"Use it:      python -m yelp_lightning fit --model.pretrained {folder} ...")
             return

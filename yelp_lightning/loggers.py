@@ -74,6 +74,16 @@ class WandbLogger(LightningWandbLogger):
             self._start(wandb)
         return super().experiment
 
+    def go_on(self, run_id: str | None) -> None:
+        """Log to an earlier run, unless an id was given.
+
+        Args:
+            run_id: Its id; None means a new run.
+        """
+        self._id = self._id or run_id
+        if self._id is not None:
+            self._wandb_init["id"] = self._id
+
     @override
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:

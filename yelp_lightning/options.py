@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
 from yelp_lightning.errors import UsageError
@@ -16,8 +19,8 @@ from yelp_lightning.errors import UsageError
 _ALLOWED = {
     "PositiveInt": "a whole number of at least 1",
     "NonNegativeInt": "a whole number of at least 0",
-    "PositiveFloat": "a number above 0",
-    "NonNegativeFloat": "a number of at least 0",
+    "PositiveFloat": "a finite number above 0",
+    "NonNegativeFloat": "a finite number of at least 0",
     "ClosedUnitInterval": "a number from 0 to 1",
     "RowCount": "a whole number of at least 1 or a share between 0 and 1",
     "<class 'int'>": "a whole number",
@@ -29,6 +32,7 @@ _VALUE = re.compile(
     r"(?:Given value: |Got value: |base 10: |to float: |: (?=\S+ does not conform))'?(.*?)'?(?: does not conform.*)?$",
     re.M,
 )
+_MEND = ": mend its init_args."
 # Groups of at most this many options are listed where none of them was meant.
 _SHORT_GROUP = 20
 
@@ -39,6 +43,8 @@ class OptionParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # argparse would take --trainer.max_epoch for --trainer.max_epochs, and --data.val for the only match.
         super().__init__(*args, **kwargs, allow_abbrev=False)
+        for kind in (Callback, Logger):
+            self.add_instantiator(_make, kind)
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -89,6 +95,15 @@ class OptionParser(LightningArgumentParser):
                     f"`{name}` is {value!r}, but is a group of options: write them below it, indented, "
                     "or remove the line."
                 )
+
+
+def _make(kind: type[Callback | Logger], *args: Any, **init_args: Any) -> Callback | Logger:
+    """Make what the user chose by its class_path."""
+    try:
+        return kind(*args, **init_args)
+    except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
+        option = "callbacks" if issubclass(kind, Callback) else "logger"
+        raise UsageError(f"`--trainer.{option}`: {kind.__name__} refuses ({_one_line(str(error))}){_MEND}") from error
 
 
 def option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -163,6 +178,19 @@ def refused_by_trainer(error: Exception, options: Mapping[str, Any]) -> UsageErr
         raise error
     found = " and ".join(f"`--trainer.{name}` is {options[name]!r}" for name in named)
     return UsageError(f"{found}, which Lightning refuses ({reason}): give another value, or leave the option out.")
+
+
+def refused_by_class(error: ValueError) -> Exception:
+    """What a class of the user's choice refused, which the parser says among what else it tried.
+
+    Args:
+        error: From the parser.
+
+    Returns:
+        The sentence about the class; ``error`` itself where there is none.
+    """
+    match = re.search(rf"- (`--.*?{_MEND}|`trainer.logger`.*?)$", str(error), re.MULTILINE)
+    return UsageError(match[1]) if match else error
 
 
 def _wrong_value(option: str, message: str) -> str:

@@ -19,6 +19,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*could not find the monitored key in the returned metrics.*")
     # A best checkpoint remembers the callback that chose it, which only `fit` has.
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used")
+    # It stands in config.yaml, and would come before any error.
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     # Advertisements.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in str(record.msg))
     # transformers reports the fresh head as missing weights, which it is; `load_classifier` refuses other gaps.

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 else:
     from jsonargparse.typing import (  # noqa: F401  (imported from here by the option holders)
         ClosedUnitInterval,
-        NonNegativeFloat,
         NonNegativeInt,
-        PositiveFloat,
         PositiveInt,
         register_type,
+        restricted_number_type,
     )
+
+    # jsonargparse's own take inf.
+    PositiveFloat = restricted_number_type("FinitePositiveFloat", float, [(">", 0), ("<", float("inf"))])
+    NonNegativeFloat = restricted_number_type("FiniteNonNegativeFloat", float, [(">=", 0), ("<", float("inf"))])
 
     class RowCount:
         """A number of rows, or a share of them. As a union of two ranges, a share would be saved as the number 0."""

@@ -9,7 +9,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from typing_extensions import override
 
 from yelp_lightning.checkpoint import BEST, LAST, read_checkpoint
@@ -21,6 +21,7 @@ from yelp_lightning.pretrained import unpack_classifier, unpack_masked_words, un
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
 MODEL = "model"
+WANDB_ID = "wandb-id"
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -89,6 +90,10 @@ class SaveRunConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # config.yaml lies beside its file already
                 logger.log_hyperparams(self.config.as_dict())
+            if isinstance(logger, WandbLogger) and logger.version:
+                # Kept before the first step: a run that is killed goes on under the same id.
+                with atomic_file(Path(trainer.default_root_dir) / WANDB_ID) as temporary:
+                    temporary.write_text(logger.version, encoding="utf-8")
             logger.log_metrics(_data_counts(trainer), step=0)
 
 
@@ -110,10 +115,16 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         run_folder: Where it is kept.
         monitor: Metric that says which validation is the best.
+        mode: ``max`` where more of it is better, ``min`` where less is.
     """
 
-    def __init__(self, run_folder: str, monitor: str) -> None:
-        super().__init__(run_folder, BEST.removesuffix(".ckpt"), monitor, mode="max", enable_version_counter=False)
+    def __init__(self, run_folder: str, monitor: str, mode: str = "max") -> None:
+        super().__init__(run_folder, BEST.removesuffix(".ckpt"), monitor, mode=mode, enable_version_counter=False)
+
+    @override
+    def check_monitor_top_k(self, trainer: Trainer, current: torch.Tensor | None = None) -> bool:
+        # Lightning keeps the first value even where it is no number.
+        return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -179,6 +190,21 @@ def claim(run_folder: str, checkpoint_file: str | None = None) -> None:
             "--ckpt_path last, or give this run a folder of its own, such as --trainer.default_root_dir "
             "checkpoints/NAME."
         )
+
+
+def wandb_id(run_folder: str, checkpoint_file: str) -> str | None:
+    """The W&B run that a run goes on under.
+
+    Args:
+        run_folder: ``trainer.default_root_dir``.
+        checkpoint_file: The checkpoint that the run goes on from.
+
+    Returns:
+        Its id; None where the folder is not the checkpoint's own, or the run was not logged to W&B.
+    """
+    path = Path(run_folder) / WANDB_ID
+    own = Path(checkpoint_file).resolve().parent == path.parent.resolve()
+    return path.read_text(encoding="utf-8") if own and path.is_file() else None
 
 
 def finish(run_folder: str) -> dict[str, Any]:

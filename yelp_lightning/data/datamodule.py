@@ -196,6 +196,18 @@ class ReviewDataModule(LightningDataModule):
             rows = self.inputs.count if self.inputs and split == "predict" else len(self.reviews.chosen[split])
             self._require_rows(split, rows, devices)
 
+    def train_batches(self, devices: int = 1) -> int:
+        """Training batches of an epoch, per device, before anything is tokenized.
+
+        Args:
+            devices: How many share the rows.
+
+        Returns:
+            Their number.
+        """
+        chosen = self.reviews.chosen["train"]
+        return len(TrainBatches(chosen, self.hparams["batch_size"], self.hparams["seed"], world_size=devices))
+
     def choose(self, split: str) -> None:
         """Read a split's table and choose its rows, unless that is done already.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from yelp_lightning.data.sources import has_split, is_divided, split_files
 from yelp_lightning.data.splits import Hashes, Order, cut_validation, known, row_order, take
 from yelp_lightning.errors import UsageError
 from yelp_lightning.pretrained import EMBEDDED, class_names
+
+# How many reviews of a batch are named.
+PLACES = 10
 
 
 class Reviews:
@@ -77,6 +81,22 @@ class Reviews:
         """
         self.choose(split)
         return self.rows[split].table.texts(self.chosen[split])
+
+    def places(self, split: str, rows: list[int]) -> str:
+        """Where the reviews of a batch stand, in words.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            rows: Their numbers, the batch's ``row``.
+
+        Returns:
+            The first ten lines, and their files.
+        """
+        table, numbers = self.rows[split].table, np.sort(self.chosen[split][rows])
+        more = f" and {len(rows) - PLACES} more" if len(rows) > PLACES else ""
+        found = groupby(table.places(numbers[:PLACES]), key=lambda place: place[0])
+        lines = (f"{file.unit}s {', '.join(str(line) for _, line in places)} of {file}" for file, places in found)
+        return f"{'; '.join(lines)}{more}"
 
     def require_same(self, split: str) -> None:
         """Stop where a split's rows are not those that the checkpoint had, although the options are.

@@ -115,6 +115,23 @@ class Table:
                     yield from (column[row] for row in inside.tolist())
             start, position = start + len(chunk.lines), int(stop)
 
+    def places(self, rows: npt.NDArray[np.int32]) -> Iterator[tuple[DataFile, int]]:
+        """Where some rows stand, read again.
+
+        Args:
+            rows: Row numbers in rising order, ``(n,)``.
+
+        Yields:
+            The file of each and its line there, or whatever the file's rows are counted in.
+        """
+        start = position = 0
+        for file, chunk in self.chunks():
+            stop = int(np.searchsorted(rows, start + len(chunk.lines)))
+            yield from ((file, chunk.lines[row - start]) for row in rows[position:stop].tolist())
+            start, position = start + len(chunk.lines), stop
+            if position == len(rows):
+                return
+
 
 @dataclass
 class Rows:

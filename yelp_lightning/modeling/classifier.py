@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from typing_extensions import override
@@ -136,15 +135,13 @@ class StarClassifier(FineTuned):
         return logits.float()
 
     def on_fit_start(self) -> None:
-        """Weigh the classes, and say what is trained."""
+        """Weigh the classes."""
         weights = self.hparams["class_weights"]
         if weights == "balanced":
             datamodule: Any = getattr(self.trainer, "datamodule", None)
             labels = torch.from_numpy(datamodule.tokens["train"].labels.astype(np.int64))
             weights = balanced_weights(labels.bincount(minlength=self.hparams["num_labels"])).tolist()
         self.class_weights = None if weights is None else torch.tensor(weights, device=self.device)
-        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        rank_zero_info(f"Fine-tuning {trained / 1e6:.1f} M parameters, from {self.source}")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one training batch.

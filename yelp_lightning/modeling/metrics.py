@@ -69,7 +69,8 @@ class StarMetrics(torch.nn.Module):
         super().__init__()
         # Logits are computed by our own model: checking every batch again would cost a synchronisation each.
         options: dict[str, Any] = {"num_classes": num_labels, "validate_args": False}
-        self.loss = MeanMetric()
+        # torchmetrics leaves nan out of a mean unless told what to take for it, and "disable" of 1.9 drops the weights.
+        self.loss = MeanMetric(nan_strategy=float("nan"))
         ordinal: dict[str, Metric | MetricCollection] = {
             "mae": StarMeanAbsoluteError(),
             "within_1": StarWithinOne(),

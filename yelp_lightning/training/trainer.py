@@ -3,19 +3,25 @@
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
-from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
-from yelp_lightning.training.keeping import CheckpointOptions
+from yelp_lightning.errors import UsageError
+from yelp_lightning.loggers import WandbLogger
+from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, wandb_id
+from yelp_lightning.training.guards import FiniteLoss
+from yelp_lightning.training.keeping import CheckpointOptions, StopEarly, direction
+from yelp_lightning.training.overview import Overview
 from yelp_lightning.training.precision import choose
+from yelp_lightning.training.progress import FitProgress
 from yelp_lightning.training.throughput import Throughput
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 3,
     "default_root_dir": "checkpoints/run",
     "log_every_n_steps": 10,
-    # A line says how many parameters are trained (StarClassifier.on_fit_start).
+    # A table says what is trained (Overview).
     "enable_model_summary": False,
     # The data module's batches know their device; Lightning's own sampler would measure some rows twice.
     "use_distributed_sampler": False,
@@ -58,14 +64,23 @@ def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool
 
 
 def _fit_callbacks(options: Any, keeping: CheckpointOptions) -> list[Callback]:
-    folder, callbacks = options["default_root_dir"], []
-    if options["logger"] is not False and not options["barebones"]:
+    if options["barebones"]:
+        return []
+    folder, callbacks = options["default_root_dir"], [FiniteLoss(), Overview()]
+    # A bar of the user's own takes the place of ours.
+    if options["enable_progress_bar"] is not False and not any(
+        isinstance(callback, ProgressBar) for callback in as_list(options["callbacks"])
+    ):
+        callbacks.append(FitProgress(keeping.monitor))
+    if options["logger"] is not False:
         # A csv log is always kept; a resumed run adds version_1 instead of replacing version_0.
         others = [] if options["logger"] in (None, True) else as_list(options["logger"])
         options["logger"] = [CSVLogger(folder, name="csv"), *others]
         callbacks += [LearningRateMonitor("step"), Throughput()]
+    if keeping.patience is not None:
+        callbacks.append(StopEarly(keeping.monitor, int(keeping.patience)))
     if keeps_checkpoints(options):
-        callbacks += [BestCheckpoint(folder, keeping.monitor), LastCheckpoint(folder)]
+        callbacks += [BestCheckpoint(folder, keeping.monitor, direction(keeping.monitor)), LastCheckpoint(folder)]
     return callbacks
 
 
@@ -76,6 +91,42 @@ def _device(accelerator: Any) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def refuse_no_batch(trainer: Trainer, batches: int) -> None:
+    """Refuse options that leave an epoch without a batch or without a validation.
+
+    Args:
+        trainer: The trainer.
+        batches: Training batches of an epoch, per device.
+
+    Raises:
+        UsageError: If there is such an option.
+    """
+    limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+    limited = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+    if not limited:
+        raise UsageError(
+            f"`--trainer.limit_train_batches` is {limit}, of an epoch's {batches} batches less than one: "
+            "give a larger share, or a number of batches."
+        )
+    if isinstance(interval, int) and interval > limited and trainer.check_val_every_n_epoch is not None:
+        raise UsageError(
+            f"`--trainer.val_check_interval` is {interval}, but an epoch has {limited} batches: give at most that, or "
+            "count batches over epochs by --trainer.check_val_every_n_epoch null."
+        )
+
+
+def log_on(trainer: Trainer, checkpoint_file: str) -> None:
+    """Let a run that goes on be logged where it was.
+
+    Args:
+        trainer: The trainer.
+        checkpoint_file: The checkpoint that the run goes on from.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.go_on(wandb_id(trainer.default_root_dir, checkpoint_file))
 
 
 def as_list(value: Any) -> list[Any]:

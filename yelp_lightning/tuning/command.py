@@ -14,7 +14,7 @@ from yelp_lightning.files import require_writable
 from yelp_lightning.options import OptionParser
 from yelp_lightning.quiet import quiet
 from yelp_lightning.ranges import PositiveInt
-from yelp_lightning.training.keeping import direction
+from yelp_lightning.training.keeping import check_monitor, direction
 from yelp_lightning.training.trainer import keeps_checkpoints
 
 # 5.0 draws options together, and takes trials of other processes into account.
@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> None:
     from yelp_lightning.tuning.search import search
     from yelp_lightning.tuning.space import read_space
 
+    check_monitor(config.checkpoint.monitor, config.model.ordered, config.task == "masked_words")
     better = direction(config.checkpoint.monitor)
     space = read_space(config.space, lambda options: parser.parse_args([*arguments, *options]))
     base = yaml.safe_load(parser.dump(config, skip_none=False))

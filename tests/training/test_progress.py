@@ -1,0 +1,108 @@
+"""What a fit shows: a table, a bar in a terminal, a line per validation elsewhere, nothing where that was asked for."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import ROOT, fit_options, run_process
+
+LINE = re.compile(
+    r"epoch \d/2 step (\d+): loss (\d\.\d{3}), val/loss \d\.\d{3}, val/accuracy \d\.\d{3}.*, [\d.,]+ reviews/s"
+)
+SHOWN = ["--trainer.enable_progress_bar", "true"]
+
+
+def in_terminal(*arguments: object) -> tuple[int, str]:
+    """Run a command in a terminal of 80 columns; what it wrote, without colours."""
+    main, end = pty.openpty()
+    command = [sys.executable, "-m", "yelp_lightning", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
+    with subprocess.Popen(command, stdout=end, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment) as process:
+        os.close(end)
+        shown = b""
+        try:
+            while block := os.read(main, 65536):
+                shown += block
+        except OSError:  # how a terminal says that its other end is closed
+            pass
+    os.close(main)
+    return process.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+
+
+def test_the_bar_in_a_terminal(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
+    options = [*fit_options(tiny_bert, reviews, tmp_path / "run"), *SHOWN, "--checkpoint.monitor", "val/mae"]
+    status, shown = in_terminal("fit", *options)
+    assert status == 0
+    frames = [frame for frame in re.split(r"[\r\n]+", shown) if frame.endswith(" left")]
+    bar = re.compile(r"epoch \d/2 \S+ +(\d+)% loss \d\.\d{3} mae (?:-|\d\.\d{3}) [\d.,]+ reviews/s \d:\d\d:\d\d left")
+    shares = [int(found[1]) for frame in frames if (found := bar.fullmatch(frame))]
+    assert shares
+    assert shares == sorted(shares)
+    assert max(map(len, frames)) <= 80
+    assert [int(found[1]) for found in LINE.finditer(shown)] == [23, 46]
+
+
+def test_a_file_gets_a_line_per_validation(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
+    options = [*fit_options(tiny_bert, reviews, tmp_path / "run"), *SHOWN, "--trainer.accumulate_grad_batches", 4]
+    process = run_process("fit", *options, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+    lines = [LINE.fullmatch(line) for line in process.stdout.splitlines() if line.startswith("epoch")]
+    assert [int(line[1]) for line in lines] == [6, 12]
+    # Five classes at the start: about ln 5, whatever is accumulated.
+    assert 1.0 < float(lines[0][2]) < 2.2
+    assert "\r" not in process.stdout
+    assert "\x1b" not in process.stdout
+
+
+def test_the_table_at_the_start_and_the_line_at_the_end(
+    cli: Callable[..., None], tiny_bert: Path, reviews: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = fit_options(tiny_bert, reviews, tmp_path / "run")
+    cli("fit", *options)
+    shown = capfd.readouterr().out
+    rows = dict(re.findall(r"│ (.+?) +│ (.+?) +│\n", shown.partition("steps in")[0]))
+    assert list(rows) == [
+        "encoder", "parameters", "trainable", "optimizer steps", "warm-up steps", "tokens an epoch", "precision",
+        "device",
+    ]  # fmt: skip
+    (path,) = [
+        path for path in (tmp_path / "cache").glob("tokens-*.arrow")
+        if len(lengths := pa.ipc.open_file(path).read_all()["length"]) == 180
+    ]  # fmt: skip
+    lengths = pa.ipc.open_file(path).read_all()["length"].to_numpy()
+    assert rows["tokens an epoch"] == f"{int(np.sum(lengths)):,}"
+    assert (rows["optimizer steps"], rows["warm-up steps"]) == ("46", "5")
+    assert (rows["precision"], rows["encoder"]) == ("32-true", str(tiny_bert))
+    assert rows["device"] == "cpu, 1 thread"
+    assert rows["trainable"] == f"{rows['parameters']} (100%)"
+    assert re.search(r"^46 optimizer steps in \d+ s, validation included: [\d.,]+ reviews/s$", shown, re.MULTILINE)
+    assert not LINE.search(shown)  # enable_progress_bar false
+
+    cli("fit", *options, "--ckpt_path", "last", "--trainer.max_epochs", 3, "--trainer.limit_train_batches", 12)
+    shown = capfd.readouterr().out
+    assert "last.ckpt" in shown
+    assert "46 of them done" in shown
+
+
+@pytest.mark.parametrize("bar", ["RichProgressBar", "TQDMProgressBar"])
+def test_a_bar_of_the_users_own_takes_its_place(
+    cli: Callable[..., None],
+    refused: Callable[..., str],
+    tiny_bert: Path,
+    reviews: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    bar: str,
+) -> None:
+    options = [*fit_options(tiny_bert, reviews, tmp_path / "run"), "--trainer.callbacks", bar]
+    assert "`--trainer.enable_progress_bar` is False, which Lightning refuses" in refused("fit", *options)
+    cli("fit", *options, *SHOWN, "--trainer.limit_train_batches", 2)
+    assert not LINE.search(capfd.readouterr().out)
+    assert (tmp_path / "run" / "best.ckpt").is_file()
