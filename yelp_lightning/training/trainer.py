@@ -5,8 +5,12 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 
-from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint
+from yelp_lightning.training.differences import COMPARED
 from yelp_lightning.training.keeping import CheckpointOptions
+from yelp_lightning.training.last import LastCheckpoint
+from yelp_lightning.training.resume import Resume
+from yelp_lightning.training.signals import Signals
 from yelp_lightning.training.throughput import Throughput
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -61,8 +65,15 @@ def _fit_callbacks(options: Any, keeping: CheckpointOptions) -> list[Callback]:
         others = [] if options["logger"] in (None, True) else as_list(options["logger"])
         options["logger"] = [CSVLogger(folder, name="csv"), *others]
         callbacks += [LearningRateMonitor("step"), Throughput()]
-    if keeps_checkpoints(options):
-        callbacks += [BestCheckpoint(folder, keeping.monitor), LastCheckpoint(folder)]
+    kept = keeps_checkpoints(options)
+    signals = Signals(folder if kept else None)
+    callbacks += [signals]
+    if kept:
+        callbacks += [
+            Resume({name: options[name] for name in COMPARED}),
+            BestCheckpoint(folder, keeping.monitor),
+            LastCheckpoint(folder, signals, keeping.every_n_steps),
+        ]
     return callbacks
 
 
