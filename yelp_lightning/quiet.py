@@ -19,6 +19,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*could not find the monitored key in the returned metrics.*")
     # A best checkpoint remembers the callback that chose it, which only `fit` has.
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used")
+    # The batch sampler starts after the batches that are trained (ReviewDataModule.restore).
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     # Advertisements.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in str(record.msg))
     # transformers reports the fresh head as missing weights, which it is; `load_classifier` refuses other gaps.

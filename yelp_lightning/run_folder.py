@@ -112,17 +112,20 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, run_folder: str, monitor: str) -> None:
-        super().__init__(run_folder, BEST.removesuffix(".ckpt"), monitor, mode="max", enable_version_counter=False)
+        # Right after the validation, so that last.ckpt, which comes next, knows of it.
+        super().__init__(
+            run_folder, BEST.removesuffix(".ckpt"), monitor, mode="max",
+            save_on_train_epoch_end=False, enable_version_counter=False,
+        )  # fmt: skip
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Lightning forgets the best score where the folder's name differs, and the next epoch would replace a better
         # one. A run folder may be moved, copied, or named by another path; its best stays its best.
-        best = Path(str(self.dirpath)) / BEST
-        if best.exists() and state_dict["best_model_score"] is not None:
+        best, score = Path(str(self.dirpath)) / BEST, state_dict["best_model_score"]
+        if best.exists() and score is not None:
             moved = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
-            state_dict = {**state_dict, **moved, "best_k_models": {str(best): state_dict["best_model_score"]}}
-        super().load_state_dict(state_dict)
+            super().load_state_dict({**state_dict, **moved, "best_k_models": {str(best): score}})
 
 
 def claim(run_folder: str, checkpoint_file: str | None = None) -> None:

@@ -15,19 +15,18 @@ class Witness(Callback):
 
     Args:
         folder: Where to.
-        die_at: Batch of the whole run, from 0, in whose middle the process kills itself; -1 for none.
-        rank: Which process does.
+        die_at: Batch of the whole run, from 0, in whose middle the first process kills itself; -1 for none.
         seconds: How long each batch takes at least.
     """
 
-    def __init__(self, folder: str, die_at: int = -1, rank: int = 0, seconds: float = 0) -> None:
-        self.folder, self.die_at, self.rank, self.seconds = Path(folder), die_at, rank, seconds
+    def __init__(self, folder: str, die_at: int = -1, seconds: float = 0) -> None:
+        self.folder, self.die_at, self.seconds = Path(folder), die_at, seconds
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any], batch_idx: int
     ) -> None:
         number = trainer.fit_loop.total_batch_idx
-        if number == self.die_at and trainer.global_rank == self.rank:
+        if number == self.die_at and trainer.is_global_zero:
             os.kill(os.getpid(), signal.SIGKILL)
         line = json.dumps({"batch": number, "epoch": trainer.current_epoch, "rows": batch["row"].tolist()})
         with (self.folder / f"{trainer.global_rank}.jsonl").open("a", encoding="utf-8") as file:
