@@ -108,8 +108,8 @@ def assert_same_end(straight: Path, stopped: Path, processes: int = 1) -> None:
 @pytest.mark.parametrize(
     ("options", "callbacks", "kills"),
     [
-        # Steps end with batches 1, 3, .. 11, 12: last.ckpt is written after 3; after 5, late, the validation fell between
-        # two steps; and after 12, the epoch's last.
+        # Steps end with batches 1, 3, .. 11, 12: last.ckpt is written after 3; after 5, late, since the validation fell
+        # between two steps; and after 12, the epoch's last.
         ([], [], [5, 7, 13]),
         ([], [AVERAGED], [9]),
         # A validation at the end of the epoch; the first process starts the other.

@@ -78,6 +78,7 @@ class Signals(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree()  # on a signal that came during the validation
         self._act(trainer)
 
     def _agree(self) -> None:
