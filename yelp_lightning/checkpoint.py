@@ -1,6 +1,8 @@
 """Checkpoints: which file is meant, and how it is read without running anything that it carries."""
 
+import os
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,32 @@ def find_checkpoint(ckpt_path: str, run_folder: Path | None = None) -> Path:
     if path.suffix != ".ckpt":
         raise UsageError(f"`--ckpt_path` is {ckpt_path!r}, whose name does not end in .ckpt: give a .ckpt file.")
     return path
+
+
+def read_latest(run_folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Read what a run goes on from: ``last.ckpt``, or ``best.ckpt`` where the former is missing or damaged.
+
+    Args:
+        run_folder: The run folder.
+
+    Returns:
+        The file, and its content.
+
+    Raises:
+        UsageError: If neither is a whole checkpoint.
+    """
+    last, best = run_folder / LAST, run_folder / BEST
+    try:
+        return find_checkpoint("last", run_folder), read_checkpoint(last)
+    except UsageError as error:
+        if not best.is_file():
+            raise
+        checkpoint = read_checkpoint(best)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            found = "damaged" if last.exists() else "missing"
+            step = checkpoint["global_step"]
+            print(f"{last} is {found}: going on from {best}, optimizer step {step} ({error})", file=sys.stderr)
+        return best, checkpoint
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """LightningCLI for fit, validate, test and predict: defaults, links, checks before compute, and what is left behind."""
 
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint, require_stars
+from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint, read_latest, require_stars
 from yelp_lightning.checks import (
     refuse_idle_training,
     refuse_other,
@@ -31,7 +32,8 @@ from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.modeling.masked_words import MaskedWords
 from yelp_lightning.options import OptionParser, refused_by_class, refused_by_trainer
 from yelp_lightning.quiet import quiet
-from yelp_lightning.run_folder import LastCheckpoint, SaveRunConfig, claim, finish, write_metrics
+from yelp_lightning.run_folder import SaveRunConfig, claim, finish, is_finished, write_metrics
+from yelp_lightning.training.differences import compare_run, ends_at
 from yelp_lightning.training.keeping import CheckpointOptions, check_monitor, require_score
 from yelp_lightning.training.precision import AUTO, Precision
 from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints, log_on, refuse_no_batch
@@ -127,6 +129,9 @@ class YelpCLI(LightningCLI):
         super().parse_arguments(parser, args)
         command = self.config.subcommand
         typed = self.config[command]
+        folder = Path(typed.trainer.default_root_dir)
+        if command == "fit" and "SLURM_RESTART_COUNT" in os.environ and (folder / LAST).exists():
+            typed.ckpt_path = typed.ckpt_path or "last"  # SLURM types again what was typed at the start
         if typed.ckpt_path is None:
             if command != "fit":
                 raise UsageError(
@@ -134,8 +139,11 @@ class YelpCLI(LightningCLI):
                     "the un-tuned model is measured by `compare`."
                 )
             return
-        path = find_checkpoint(typed.ckpt_path, Path(typed.trainer.default_root_dir))
-        self.checkpoint = read_checkpoint(path)
+        if command == "fit" and typed.ckpt_path == "last":
+            path, self.checkpoint = read_latest(folder)
+        else:
+            path = find_checkpoint(typed.ckpt_path, folder)
+            self.checkpoint = read_checkpoint(path)
         if command != "fit":
             require_stars(self.checkpoint, path)
         # Parsed again over the checkpoint's options. Lightning's own way lets them win over what was typed.
@@ -209,17 +217,10 @@ class YelpCLI(LightningCLI):
             **kwargs: Of ``Trainer.fit``.
         """
         self.trainer.fit(**kwargs, ckpt_path=self._get(self.config, "ckpt_path"))
-        if self.checkpoint is not None and self.trainer.global_step <= self.checkpoint["global_step"]:
-            raise self._at_its_end()
         if not self._keeps_checkpoints():
             return
-        # --trainer.max_steps or max_time may have ended the run after its latest, or even before its first validation.
+        # --trainer.max_steps or max_time may have ended the run before its first validation.
         best = Path(self.trainer.default_root_dir) / BEST
-        if not any(
-            isinstance(kept, LastCheckpoint) and kept.is_current(self.trainer)
-            for kept in self.trainer.checkpoint_callbacks
-        ):
-            self.trainer.save_checkpoint(best.with_name(LAST), weights_only=False)
         if not self.trainer.strategy.broadcast(best.exists()):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
             monitor = self._get(self.config, "checkpoint").monitor
@@ -228,9 +229,18 @@ class YelpCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Check run folder and data before anything is loaded or trained."""
-        claim(self.trainer.default_root_dir, self._get(self.config, "ckpt_path"))
-        if self.checkpoint is not None and 0 <= self.trainer.max_steps <= self.checkpoint["global_step"]:
-            raise self._at_its_end()
+        path = self._get(self.config, "ckpt_path")
+        claim(self.trainer.default_root_dir, path)
+        if self.checkpoint is not None:
+            options = {group: self._get(self.config, group) for group in ("model", "data", "trainer")}
+            compare_run(options, self._devices, path, self.checkpoint)
+            # One that was killed at its very end is finished; one that is finished has nothing left to do.
+            at_end = ends_at(self.checkpoint, self.trainer.max_epochs, self.trainer.max_steps)
+            if at_end and is_finished(Path(path)):
+                raise UsageError(
+                    f"`--ckpt_path` {path} is at optimizer step {self.checkpoint['global_step']} already, where this "
+                    "run ends too: give larger --trainer.max_epochs and --trainer.max_steps."
+                )
         if self.datamodule.hparams["truncation"] == "head_tail":
             rank_zero_info("model/ will keep the head of longer reviews: plain transformers knows no head_tail")
         self.model.check()
@@ -242,14 +252,6 @@ class YelpCLI(LightningCLI):
     @property
     def _devices(self) -> int:
         return int(self.trainer.num_devices * self.trainer.num_nodes)
-
-    def _at_its_end(self) -> UsageError:
-        assert self.checkpoint is not None
-        return UsageError(
-            f"`--ckpt_path` {self._get(self.config, 'ckpt_path')} is at optimizer step "
-            f"{self.checkpoint['global_step']} already, where this run ends too: give larger --trainer.max_epochs and "
-            "--trainer.max_steps."
-        )
 
     def after_fit(self) -> None:
         """Write model/ and metrics.json, show what came out and what to type next."""

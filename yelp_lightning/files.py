@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,6 +82,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a killed process had begun to write by ``atomic_file`` or ``atomic_folder``.
+
+    Args:
+        folder: Where it wrote; nothing may be writing there now.
+        names: The final names.
+    """
+    for name in names:
+        for path in [*folder.glob(f".{name}.*.tmp"), *folder.glob(f".{name}.*.old")]:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def require_writable(folder: Path, option: str) -> None:

@@ -21,6 +21,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used")
     # It stands in config.yaml, and would come before any error.
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    # The batch sampler starts after the batches that are trained (ReviewDataModule.restore).
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     # Advertisements.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in str(record.msg))
     # transformers reports the fresh head as missing weights, which it is; `load_classifier` refuses other gaps.

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from yelp_lightning.checkpoint import BEST, LAST, read_checkpoint
 from yelp_lightning.errors import UsageError
-from yelp_lightning.files import atomic_file, atomic_folder, require_writable
+from yelp_lightning.files import atomic_file, atomic_folder, remove_unfinished, require_writable
 from yelp_lightning.network.pooling import PooledClassifier, save_pooled
 from yelp_lightning.pretrained import unpack_classifier, unpack_masked_words, unpack_tokenizer
 
@@ -119,7 +119,11 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, run_folder: str, monitor: str, mode: str = "max") -> None:
-        super().__init__(run_folder, BEST.removesuffix(".ckpt"), monitor, mode=mode, enable_version_counter=False)
+        # Right after the validation, so that last.ckpt, which comes next, knows of it.
+        super().__init__(
+            run_folder, BEST.removesuffix(".ckpt"), monitor, mode=mode,
+            save_on_train_epoch_end=False, enable_version_counter=False,
+        )  # fmt: skip
 
     @override
     def check_monitor_top_k(self, trainer: Trainer, current: torch.Tensor | None = None) -> bool:
@@ -130,43 +134,14 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Lightning forgets the best score where the folder's name differs, and the next epoch would replace a better
         # one. A run folder may be moved, copied, or named by another path; its best stays its best.
-        best = Path(str(self.dirpath)) / BEST
-        if best.exists():
+        best, score = Path(str(self.dirpath)) / BEST, state_dict["best_model_score"]
+        if best.exists() and score is not None:
             moved = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
-            state_dict = {**state_dict, **moved, "best_k_models": {str(best): state_dict["best_model_score"]}}
-        super().load_state_dict(state_dict)
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps ``last.ckpt``, the state after the latest validation.
-
-    Lightning's ``save_last`` keeps the latest *best* state instead.
-
-    Args:
-        run_folder: Where it is kept.
-    """
-
-    def __init__(self, run_folder: str) -> None:
-        super().__init__(run_folder, LAST.removesuffix(".ckpt"), enable_version_counter=False)
-
-    def is_current(self, trainer: Trainer) -> bool:
-        """Whether the file holds the latest optimizer step.
-
-        Args:
-            trainer: The trainer.
-
-        Returns:
-            False if there have been steps since the latest validation.
-        """
-        return bool(self._last_global_step_saved == trainer.global_step)
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """There is one file of one name: nothing to remember."""
+            super().load_state_dict({**state_dict, **moved, "best_k_models": {str(best): score}})
 
 
 def claim(run_folder: str, checkpoint_file: str | None = None) -> None:
-    """Make sure that a run folder may be written to and holds no other run.
+    """Make sure that a run folder may be written to and holds no other run; clear up after one that was killed.
 
     Args:
         run_folder: ``trainer.default_root_dir``.
@@ -177,6 +152,7 @@ def claim(run_folder: str, checkpoint_file: str | None = None) -> None:
     """
     folder = Path(run_folder)
     require_writable(folder, "trainer.default_root_dir")
+    remove_unfinished(folder, (CONFIG, BEST, LAST, METRICS, MODEL))
     if checkpoint_file and Path(checkpoint_file).resolve().parent == folder.resolve():
         return
     if (folder / METRICS).exists():
@@ -205,6 +181,19 @@ def wandb_id(run_folder: str, checkpoint_file: str) -> str | None:
     path = Path(run_folder) / WANDB_ID
     own = Path(checkpoint_file).resolve().parent == path.parent.resolve()
     return path.read_text(encoding="utf-8") if own and path.is_file() else None
+
+
+def is_finished(checkpoint_file: Path) -> bool:
+    """Whether a run wrote its results after a checkpoint.
+
+    Args:
+        checkpoint_file: In the run's folder.
+
+    Returns:
+        False if it was stopped before.
+    """
+    metrics = checkpoint_file.with_name(METRICS)
+    return metrics.exists() and metrics.stat().st_mtime >= checkpoint_file.stat().st_mtime
 
 
 def finish(run_folder: str) -> dict[str, Any]:

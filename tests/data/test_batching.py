@@ -175,6 +175,21 @@ def test_evaluation_pads_little_and_repeats_itself() -> None:
     assert eval_batches(lengths, 8 * 512, 1) == [batches]
 
 
+@given(plan=plans(), epoch=st.integers(0, 3), trained=st.integers(0, 20))
+def test_an_epoch_goes_on_after_the_batches_that_are_trained(
+    plan: tuple[Lengths, int, int], epoch: int, trained: int
+) -> None:
+    lengths, batch_size, world_size = plan
+    whole = TrainBatches(lengths, batch_size, 42, 0, world_size)
+    rest = TrainBatches(lengths, batch_size, 42, 0, world_size, start=(epoch, trained))
+    # Workers ask for batches before Lightning names the epoch.
+    whole.set_epoch(epoch)
+    assert (list(rest), len(rest)) == (list(whole)[trained:], len(whole))
+    for batches in (whole, rest):
+        batches.set_epoch(epoch + 1)
+    assert list(rest) == list(whole)
+
+
 # --- what must not happen
 
 

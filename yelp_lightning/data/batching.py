@@ -27,10 +27,18 @@ class TrainBatches(Sampler[list[int]]):
         seed: Seed of the order; the epoch's number is mixed in.
         rank: This device's number.
         world_size: Devices.
+        start: Epoch to begin with, and how many of its batches have been trained already: those are left out, though
+            ``len`` counts them.
     """
 
     def __init__(
-        self, lengths: npt.NDArray[np.int32], batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        lengths: npt.NDArray[np.int32],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start: tuple[int, int] = (0, 0),
     ) -> None:
         assert len(lengths) >= world_size, f"{len(lengths)} rows for {world_size} devices"
         self.lengths = lengths
@@ -38,7 +46,8 @@ class TrainBatches(Sampler[list[int]]):
         self.rank = rank
         self.world_size = world_size
         self.step_rows = batch_size * world_size
-        self.epoch = 0
+        self.start = start
+        self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; Lightning calls it.
@@ -62,7 +71,8 @@ class TrainBatches(Sampler[list[int]]):
             part = order[start : start + window]
             part[:] = part[np.argsort(-self.lengths[part], kind="stable")]
         steps = len(self)
-        for step in generator.permutation(steps):
+        trained = self.start[1] if self.epoch == self.start[0] else 0
+        for step in generator.permutation(steps)[trained:]:
             # The last step takes what is left.
             stop = (step + 1) * self.step_rows if step < steps - 1 else None
             # Every world_size-th row of a sorted step: devices get rows of the same lengths.

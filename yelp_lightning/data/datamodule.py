@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -124,10 +125,11 @@ class ReviewDataModule(LightningDataModule):
         """What is to be predicted."""
         self.tokens: dict[str, TokenRows] = {}
         """Encoded rows of each split, from ``setup`` on."""
+        self._start = (0, 0)
         self._spool: Path | None = None
 
     def restore(self, ckpt_path: str, checkpoint: dict[str, Any]) -> None:
-        """Take the tokenizer from a checkpoint instead of ``pretrained``, and remember what it was trained on.
+        """Take the tokenizer from a checkpoint, not from ``pretrained``; remember what it was trained on, and how far.
 
         Args:
             ckpt_path: A ``.ckpt`` file that ``fit`` wrote.
@@ -136,6 +138,8 @@ class ReviewDataModule(LightningDataModule):
         self.tokenizer_source = ckpt_path
         if state := checkpoint.get(type(self).__qualname__):
             self.reviews.seen = {split: state[split].numpy().view(np.uint64) for split in ("train", "val")}
+        if place := checkpoint.get("resume"):
+            self._start = place["epoch"], sys.maxsize if place["trained"] else place["batches"]
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: which texts it was trained and chosen on, as hashes, and the summary of the data."""
@@ -250,7 +254,8 @@ class ReviewDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Training batches of this device: ``input_ids``, ``attention_mask``, ``labels``, ``row``."""
         tokens = self.tokens["train"]
-        batches = TrainBatches(tokens.lengths, self.hparams["batch_size"], self.hparams["seed"], *self._place())
+        batch_size, seed = self.hparams["batch_size"], self.hparams["seed"]
+        batches = TrainBatches(tokens.lengths, batch_size, seed, *self._place(), self._start)
         return self._loader(tokens, batches)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:

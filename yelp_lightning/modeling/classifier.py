@@ -102,6 +102,7 @@ class StarClassifier(FineTuned):
         super().__init__(pretrained)
         self.save_hyperparameters()
         self.hparams["lora"] = plain(lora)
+        self.train_metrics: StarMetrics
         self.train_metrics, self.val_metrics, self.test_metrics = (StarMetrics(num_labels, ordered) for _ in range(3))
         # What the latest evaluation of a stage measured, in the form of metrics.json.
         self.reports: dict[str, dict[str, Any]] = {}

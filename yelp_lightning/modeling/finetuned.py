@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
@@ -32,6 +33,8 @@ class FineTuned(LightningModule):
         self.source = pretrained
         self.model: Any = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
+        # Of the running epoch; a task without any keeps this.
+        self.train_metrics: nn.Module = nn.ModuleList()
         # What the latest evaluation of a stage measured, in the form of metrics.json.
         self.reports: dict[str, dict[str, Any]] = {}
 

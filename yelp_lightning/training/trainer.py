@@ -9,12 +9,16 @@ from lightning.pytorch.loggers import CSVLogger
 
 from yelp_lightning.errors import UsageError
 from yelp_lightning.loggers import WandbLogger
-from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, wandb_id
+from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, wandb_id
+from yelp_lightning.training.differences import COMPARED
 from yelp_lightning.training.guards import FiniteLoss
 from yelp_lightning.training.keeping import CheckpointOptions, StopEarly, direction
+from yelp_lightning.training.last import LastCheckpoint
 from yelp_lightning.training.overview import Overview
 from yelp_lightning.training.precision import choose
 from yelp_lightning.training.progress import FitProgress
+from yelp_lightning.training.resume import Resume
+from yelp_lightning.training.signals import Signals
 from yelp_lightning.training.throughput import Throughput
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -79,8 +83,15 @@ def _fit_callbacks(options: Any, keeping: CheckpointOptions) -> list[Callback]:
         callbacks += [LearningRateMonitor("step"), Throughput()]
     if keeping.patience is not None:
         callbacks.append(StopEarly(keeping.monitor, int(keeping.patience)))
-    if keeps_checkpoints(options):
-        callbacks += [BestCheckpoint(folder, keeping.monitor, direction(keeping.monitor)), LastCheckpoint(folder)]
+    kept = keeps_checkpoints(options)
+    signals = Signals(folder if kept else None)
+    callbacks += [signals]
+    if kept:
+        callbacks += [
+            Resume({name: options[name] for name in COMPARED}),
+            BestCheckpoint(folder, keeping.monitor, direction(keeping.monitor)),
+            LastCheckpoint(folder, signals, keeping.every_n_steps),
+        ]
     return callbacks
 
 

@@ -1,0 +1,102 @@
+"""SIGTERM, SIGINT and SLURM's requeue signal: acted on after the running optimizer step, by all processes together."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+# Launchers pass on a signal that the terminal has sent to every process already: that is no second one. Seconds.
+ECHO = 1.0
+
+
+class Signals(Callback):
+    """Ends a fit at SIGTERM or SIGINT after the running optimizer step, with exit status 143 or 130.
+
+    Whichever process is sent the signal, all of them end after the same step; a second signal ends at once. Lightning's
+    own handler ends with status 0, and waits for ever where one process alone gets the signal.
+
+    Args:
+        run_folder: Where the run is kept, for the line that says how to go on; None where it is not kept.
+    """
+
+    def __init__(self, run_folder: str | None) -> None:
+        self.run_folder = run_folder
+        self.received = 0
+        self.stop = 0
+        """The signal that all processes have agreed to end by; 0 for none."""
+        self.step = 0
+        self.since = 0.0
+        self.requeue: Callable[[int, None], Any] | None = None
+        self.group: Any = None
+        self.kill_children: Callable[[int], Any] | None = None
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.step = trainer.global_step
+        if trainer.world_size > 1:
+            # On the CPU, whatever the devices: the flag must not make a GPU wait.
+            self.group = torch.distributed.new_group(backend="gloo")
+        launcher = trainer.strategy.launcher
+        self.kill_children = getattr(launcher, "kill", None)
+        # Lightning has set its own handlers, and takes all of these back at the end.
+        for number in STOPPING:
+            signal.signal(number, self._receive)
+        slurm = signal.getsignal(signal.SIGUSR1)
+        if callable(slurm):
+            self.requeue = slurm
+            signal.signal(signal.SIGUSR1, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received in STOPPING:
+            if time.monotonic() - self.since < ECHO:
+                return
+            if self.kill_children is not None:
+                self.kill_children(signal.SIGKILL)
+            os._exit(128 + number)
+        self.received, self.since = number, time.monotonic()
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step:  # gradients are being accumulated
+            return
+        self.step = trainer.global_step
+        self._agree()
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._act(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree()  # on a signal that came during the validation
+        self._act(trainer)
+
+    def _agree(self) -> None:
+        number = torch.tensor(self.received)
+        if self.group is not None:
+            torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, group=self.group)
+        self.stop = int(number)
+
+    def _act(self, trainer: Trainer) -> None:
+        """Between two batches; last.ckpt, where there is one, holds the latest step."""
+        number, self.stop = self.stop, 0
+        if number == signal.SIGUSR1 and self.requeue is not None:
+            self.received = 0
+            self.requeue(number, None)
+        elif number:
+            name, how = signal.Signals(number).name, "nothing was kept (--trainer.enable_checkpointing false)"
+            if self.run_folder is not None:
+                how = f"go on by python -m yelp_lightning fit --config {self.run_folder}/config.yaml --ckpt_path last"
+            rank_zero_info(f"{name}: stopped after optimizer step {trainer.global_step}; {how}")
+            # Lightning kills the first process where another that it started ends with another status than 0.
+            raise SystemExit(128 + number if trainer.is_global_zero else 0)
