@@ -67,5 +67,6 @@ def star_probabilities(checkpoint: dict[str, Any], text: str) -> npt.NDArray[np.
     options = checkpoint["datamodule_hyper_parameters"]
     (ids,), _ = Encoder(tokenizer, options["max_length"], options.get("truncation", "head"))([text])
     with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([ids])).logits
+        input_ids = torch.tensor([ids])
+        logits = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits
     return logits.float().softmax(-1)[0].numpy()  # type: ignore[no-any-return]

@@ -93,7 +93,7 @@ def prepare(model: Classifier, options: Mapping[str, Any]) -> None:
     if options["frozen_layers"] is not None:
         freeze(model, options["frozen_layers"])
     if options["gradient_checkpointing"]:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.base_model.activation_checkpointing_enable({"use_reentrant": False})
     if options["compile"]:
         model.compile(dynamic=False)
     # transformers loads in evaluation mode, and Lightning keeps the mode it finds: without this, no dropout.

@@ -1,6 +1,7 @@
 """LoRA: small matrices beside the encoder's own, which stay as they are (Hu et al. 2021), by peft."""
 
 import importlib.util
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -44,7 +45,9 @@ def plain(options: LoraOptions | Mapping[str, Any] | None) -> dict[str, Any] | N
     """
     if options is None:
         return None
-    return asdict(options) if isinstance(options, LoraOptions) else dict(options)
+    values = asdict(options) if isinstance(options, LoraOptions) else dict(options)
+    # The command line's numbers are of classes of their own.
+    return dict(json.loads(json.dumps(values)))
 
 
 def require_peft() -> None:

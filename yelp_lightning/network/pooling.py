@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,14 +57,6 @@ class PooledClassifier(nn.Module):
     def base_model(self) -> PreTrainedModel:
         """The encoder, by the name that transformers' models have for it."""
         return self.encoder
-
-    def gradient_checkpointing_enable(self, options: dict[str, Any]) -> None:
-        """Compute the encoder's activations anew in the backward pass instead of keeping them.
-
-        Args:
-            options: Of ``torch.utils.checkpoint``.
-        """
-        self.encoder.gradient_checkpointing_enable(options)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
         """Score each class.
