@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from yelp_lightning.data.batching import EvalBatches, TrainBatches
+from yelp_lightning.data.batching import EvalBatches, TrainBatches, TrainRows
 from yelp_lightning.data.inputs import Inputs, read_inputs, texts_of
 from yelp_lightning.data.reviews import Reviews
 from yelp_lightning.data.rows import OnBadRow
@@ -236,21 +236,22 @@ class ReviewDataModule(LightningDataModule):
             self._require_rows(split, len(self.tokens[split]), self.trainer.world_size if self.trainer else 1)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Training batches of this device: ``input_ids``, ``attention_mask``, ``labels``, ``row``."""
+        """Training batches of this device: ``input_ids``, ``attention_mask``, ``labels``, ``row``, ``weight``."""
         tokens = self.tokens["train"]
-        batches = TrainBatches(tokens.lengths, self.hparams["batch_size"], self.hparams["seed"], *self._place())
-        return self._loader(tokens, batches)
+        rows = tokens.lengths, self.hparams["batch_size"], self.hparams["seed"]
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return self._loader(TrainRows(tokens), TrainBatches(*rows, *self._place(), accumulate))
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Validation batches of this device, keys as in training."""
+        """Validation batches of this device, keys as in training but for ``weight``."""
         return self._eval_loader("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Test batches of this device, keys as in training."""
+        """Test batches of this device, keys as in validation."""
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Batches to predict of this device, keys as in training; the labels mean nothing."""
+        """Batches to predict of this device, keys as in validation; the labels mean nothing."""
         return self._eval_loader("predict")
 
     def _require_rows(self, split: str, rows: int, devices: int) -> None:
@@ -308,7 +309,9 @@ class ReviewDataModule(LightningDataModule):
         tokens = self.tokens[split]
         return self._loader(tokens, EvalBatches(tokens.lengths, self.eval_tokens, *self._place()))
 
-    def _loader(self, tokens: TokenRows, batches: TrainBatches | EvalBatches) -> DataLoader[dict[str, Tensor]]:
+    def _loader(
+        self, tokens: TokenRows | TrainRows, batches: TrainBatches | EvalBatches
+    ) -> DataLoader[dict[str, Tensor]]:
         # With batch_size=None the sampler's lists of rows go to the data set whole, and Lightning finds the sampler's
         # set_epoch where it looks for it.
         workers = self.hparams["num_workers"]

@@ -151,21 +151,22 @@ class StarClassifier(LightningModule):
         """Loss of one training batch.
 
         Args:
-            batch: ``input_ids (B, T)``, ``attention_mask (B, T)``, ``labels (B,)``.
+            batch: ``input_ids (B, T)``, ``attention_mask (B, T)``, ``labels (B,)``, ``weight ()``.
             batch_idx: Number of the batch in the epoch.
 
         Returns:
-            Mean cross-entropy ``()``, nats.
+            Mean cross-entropy ``()``, nats, times the batch's weight: its gradient, meant over devices and accumulated
+            batches, is that of the mean over the rows of the optimizer step. What is logged is not weighted.
         """
         loss = self._step("train", batch)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["labels"]))
-        return loss
+        return loss * batch["weight"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a validation batch to the metrics.
 
         Args:
-            batch: As in ``training_step``.
+            batch: As in ``training_step``, without ``weight``.
             batch_idx: Number of the batch.
         """
         self._step("val", batch)
@@ -174,7 +175,7 @@ class StarClassifier(LightningModule):
         """Add a test batch to the metrics.
 
         Args:
-            batch: As in ``training_step``.
+            batch: As in ``training_step``, without ``weight``.
             batch_idx: Number of the batch.
         """
         self._step("test", batch)
