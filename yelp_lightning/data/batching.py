@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-# Training rows are sorted by length inside windows of this many optimizer steps: long enough to waste little on padding, short
-# enough that batches differ from epoch to epoch.
+# Training rows are sorted by length inside windows of this many optimizer steps: long enough to waste little on
+# padding, short enough that batches differ from epoch to epoch.
 WINDOW_STEPS = 50
 # An evaluation batch ends before less than this share of its tokens would be real.
 MIN_EFFICIENCY = 0.97
@@ -121,8 +121,8 @@ class EvalBatches(Sampler[list[int]]):
     """Row numbers of each evaluation batch of one device.
 
     Longest rows first, so that a lack of memory shows at once; as many rows a batch as fit a budget of tokens and waste
-    little on padding. Devices may get different numbers of batches, since nothing is exchanged per batch; every row
-    comes exactly once.
+    little on padding. Every row comes exactly once, and all devices get the same number of batches: one that holds a
+    part of each layer only needs the others for every batch.
 
     Args:
         lengths: Tokens of each row, ``(n,)``.
@@ -145,6 +145,14 @@ class EvalBatches(Sampler[list[int]]):
                 batches.append([])
                 width = real = length
             batches[-1].append(row)
+        # Single rows that do not divide join others; otherwise the batches with most rows are halved.
+        while len(batches) > len(lengths) // world_size * world_size:
+            joining = batches.pop()
+            batches[-world_size] += joining
+        while len(batches) % world_size:
+            most_rows = max(range(len(batches)), key=lambda batch: len(batches[batch]))
+            whole = batches[most_rows]
+            batches[most_rows : most_rows + 1] = [whole[: len(whole) // 2], whole[len(whole) // 2 :]]
         self.batches = batches[rank::world_size]
 
     def __len__(self) -> int:

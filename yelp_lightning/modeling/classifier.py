@@ -19,6 +19,7 @@ from yelp_lightning.errors import UsageError
 from yelp_lightning.modeling.intervals import accuracy_interval, mae_interval
 from yelp_lightning.modeling.metrics import StarMetrics
 from yelp_lightning.modeling.optim import adamw_with_linear_decay
+from yelp_lightning.modeling.shards import share_out
 from yelp_lightning.pretrained import (
     load_classifier,
     load_tokenizer,
@@ -124,8 +125,9 @@ class StarClassifier(LightningModule):
     def _attach(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         # transformers loads in evaluation mode, and Lightning keeps the mode it finds: without this, no dropout.
         self.model, self.tokenizer = model.train(), tokenizer
-        # The encoder's buffers are constants (position ids). Told so, DDP does not broadcast them before every forward,
-        # and devices may evaluate different numbers of batches.
+        if self.device_mesh is not None:  # only a strategy that shares models out has one
+            share_out(self.model, self.device_mesh["data_parallel"])
+        # The encoder's buffers are constants (position ids). Told so, DDP does not broadcast them before every forward.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

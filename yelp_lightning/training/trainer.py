@@ -4,11 +4,14 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import StrategyRegistry
 
 from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from yelp_lightning.training.keeping import CheckpointOptions
+from yelp_lightning.training.sharding import ShardedStrategy
 from yelp_lightning.training.throughput import Throughput
 
+StrategyRegistry.register("model_parallel", ShardedStrategy, "FSDP2, one checkpoint file")
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 3,
     "default_root_dir": "checkpoints/run",
