@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import StrategyRegistry
 
 from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from yelp_lightning.training.deaths import FirstDeath
 from yelp_lightning.training.keeping import CheckpointOptions
 from yelp_lightning.training.sharding import ShardedStrategy
 from yelp_lightning.training.throughput import Throughput
@@ -51,8 +52,9 @@ def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool
         options["plugins"] = [*as_list(options["plugins"]), AtomicCheckpointIO()]
     if quiet:
         options["enable_progress_bar"] = False
+    options["callbacks"] = [*as_list(options["callbacks"]), FirstDeath()]
     if command == "fit":
-        options["callbacks"] = [*as_list(options["callbacks"]), *_fit_callbacks(options, keeping)]
+        options["callbacks"] += _fit_callbacks(options, keeping)
     elif options["logger"] is None:
         options["logger"] = False  # what these measure goes to metrics.json
 
