@@ -49,7 +49,9 @@ def gone(pid: int) -> bool:
 
 def error_lines(run: Path) -> list[str]:
     return re.findall(
-        r"^(?:error.*|.*Child process .*|(?:\[rank\d\]: )?\w*(?:Error|Exception): .*)$", (run.parent / "stderr").read_text(), re.M
+        r"^(?:error.*|.*Child process .*|(?:\[rank\d\]: )?\w*(?:Error|Exception): .*)$",
+        (run.parent / "stderr").read_text(),
+        re.M,
     )
 
 
@@ -76,7 +78,10 @@ def test_a_killed_process_ends_the_others(tiny_bert: Path, reviews: Path, run, r
     wait_for(lambda: all(map(gone, others)), "the others' end")
     if rank:
         # Or Lightning's observer, which looks every five seconds, was faster.
-        ours, theirs = "error: process 1 was ended by SIGKILL; the others end, too", r"\[rank: 1\] Child process .* code -9"
+        ours, theirs = (
+            "error: process 1 was ended by SIGKILL; the others end, too",
+            r"\[rank: 1\] Child process .* code -9",
+        )
         assert re.match(f"{ours}|{theirs}", error_lines(folder)[0])
     else:
         assert re.fullmatch("error: process 1 ends, because the one that started it is gone", error_lines(folder)[0])

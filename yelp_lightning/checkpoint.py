@@ -1,5 +1,6 @@
 """Checkpoints: which file is meant, and how it is read without running anything that it carries."""
 
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -42,6 +43,22 @@ def find_checkpoint(ckpt_path: str, run_folder: Path | None = None) -> Path:
     if path.suffix != ".ckpt":
         raise UsageError(f"`--ckpt_path` is {ckpt_path!r}, whose name does not end in .ckpt: give a .ckpt file.")
     return path
+
+
+def requeued_checkpoint(run_folder: Path) -> Path | None:
+    """The checkpoint that a job goes on from which SLURM has put back into its queue and started again.
+
+    Args:
+        run_folder: The run's folder.
+
+    Returns:
+        Its latest: ``last.ckpt``, or the ``hpc_ckpt_N.ckpt`` that Lightning wrote when the job's time was nearly over.
+        None where there is none, or where this is no such job.
+    """
+    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return None
+    found = [*run_folder.glob("hpc_ckpt_*.ckpt"), *run_folder.glob(LAST)]
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

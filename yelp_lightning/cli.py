@@ -12,7 +12,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint
+from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint, requeued_checkpoint
 from yelp_lightning.checks import refuse_idle_training, refuse_other, refuse_training_file, set_checkpoint_defaults
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.data.inputs import STDIN
@@ -101,6 +101,9 @@ class YelpCLI(LightningCLI):
         super().parse_arguments(parser, args)
         command = self.config.subcommand
         typed = self.config[command]
+        run_folder = Path(typed.trainer.default_root_dir)
+        if command == "fit" and typed.ckpt_path is None and (requeued := requeued_checkpoint(run_folder)):
+            typed.ckpt_path = str(requeued)
         if typed.ckpt_path is None:
             if command != "fit":
                 raise UsageError(
@@ -108,7 +111,7 @@ class YelpCLI(LightningCLI):
                     "the un-tuned model is measured by `compare`."
                 )
             return
-        path = find_checkpoint(typed.ckpt_path, Path(typed.trainer.default_root_dir))
+        path = find_checkpoint(typed.ckpt_path, run_folder)
         self.checkpoint = read_checkpoint(path)
         # Parsed again over the checkpoint's options. Lightning's own way lets them win over what was typed.
         set_checkpoint_defaults(self._subcommand_parsers[command], self.checkpoint)

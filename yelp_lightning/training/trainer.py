@@ -1,11 +1,13 @@
 """The Trainer of a run: our defaults, and what it has beside what was typed."""
 
+from importlib.util import find_spec
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 
+from yelp_lightning.errors import UsageError
 from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from yelp_lightning.training.deaths import FirstDeath
 from yelp_lightning.training.keeping import CheckpointOptions
@@ -46,7 +48,11 @@ def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         keeping: The options ``checkpoint.*``, which only `fit` uses.
         quiet: Whether standard output is for predictions alone.
+
+    Raises:
+        UsageError: If the strategy cannot keep a model.
     """
+    refuse_parts(options)
     options["use_distributed_sampler"] = False
     if not options["barebones"]:
         options["plugins"] = [*as_list(options["plugins"]), AtomicCheckpointIO()]
@@ -57,6 +63,34 @@ def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool
         options["callbacks"] += _fit_callbacks(options, keeping)
     elif options["logger"] is None:
         options["logger"] = False  # what these measure goes to metrics.json
+
+
+def refuse_parts(options: Any) -> None:
+    """Refuse strategies that are not installed, or whose checkpoints are no single file, before anything is trained.
+
+    Args:
+        options: The options ``trainer.*``.
+
+    Raises:
+        UsageError: If there is such a strategy.
+    """
+    strategy = options["strategy"]
+    if isinstance(strategy, str) and strategy.startswith("deepspeed"):
+        if find_spec("deepspeed") is None:
+            raise UsageError(
+                f"`--trainer.strategy` is {strategy!r}, which needs the extra `deepspeed`: "
+                'pip install "yelp-lightning[deepspeed]", or give model_parallel.'
+            )
+        if keeps_checkpoints(options):
+            raise UsageError(
+                f"`--trainer.strategy` is {strategy!r}, whose checkpoints are folders of parts that no other command "
+                "reads: give model_parallel, or --trainer.enable_checkpointing false to keep no model."
+            )
+    if isinstance(strategy, ModelParallelStrategy) and not isinstance(strategy, ShardedStrategy):
+        raise UsageError(
+            "`--trainer.strategy` is ModelParallelStrategy, whose checkpoints may be folders and whose devices may "
+            "share rows: give --trainer.strategy model_parallel, which is this strategy over all devices."
+        )
 
 
 def _fit_callbacks(options: Any, keeping: CheckpointOptions) -> list[Callback]:
