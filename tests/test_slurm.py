@@ -63,9 +63,10 @@ def test_a_requeued_job_goes_on(
         task.send_signal(signal.SIGUSR1)  # --signal=SIGUSR1@90
     until(lambda: (tmp_path / "requeued").exists())
     assert (tmp_path / "requeued").read_text(encoding="utf-8") == "requeue 4321\n"
-    for task in started:
-        task.kill()
-    reached = read_checkpoint(next(run.glob("hpc_ckpt_*.ckpt")))
+    errors = [task.communicate(timeout=60)[1] for task in started]
+    assert [task.returncode for task in started] == [0] * tasks, errors
+    reached = read_checkpoint(run / "last.ckpt")
+    assert not (run / "metrics.json").exists()  # which would say that the run is finished
     assert reached["global_step"] > 0
 
     again = [*options, "--trainer.max_epochs", reached["epoch"] + 3]

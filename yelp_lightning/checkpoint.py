@@ -46,19 +46,16 @@ def find_checkpoint(ckpt_path: str, run_folder: Path | None = None) -> Path:
 
 
 def requeued_checkpoint(run_folder: Path) -> Path | None:
-    """The checkpoint that a job goes on from which SLURM has put back into its queue and started again.
+    """The checkpoint that a job goes on from which SLURM took back into its queue and started again.
 
     Args:
         run_folder: The run's folder.
 
     Returns:
-        Its latest: ``last.ckpt``, or the ``hpc_ckpt_N.ckpt`` that Lightning wrote when the job's time was nearly over.
-        None where there is none, or where this is no such job.
+        Its ``last.ckpt``; None where there is none, or where this is no such job.
     """
-    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-        return None
-    found = [*run_folder.glob("hpc_ckpt_*.ckpt"), *run_folder.glob(LAST)]
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
+    last = run_folder / LAST
+    return last if os.environ.get("SLURM_RESTART_COUNT", "0") != "0" and last.exists() else None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class FirstDeath(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, Exception):  # meant: an exit
+            return
         if trainer.local_rank > 0:
             time.sleep(WAIT_SECONDS)  # if the process that started this one is gone, that is said, and this one ends
             return

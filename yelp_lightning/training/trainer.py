@@ -11,6 +11,7 @@ from yelp_lightning.errors import UsageError
 from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from yelp_lightning.training.deaths import FirstDeath
 from yelp_lightning.training.keeping import CheckpointOptions
+from yelp_lightning.training.requeue import Requeue
 from yelp_lightning.training.sharding import ShardedStrategy
 from yelp_lightning.training.throughput import Throughput
 
@@ -101,7 +102,7 @@ def _fit_callbacks(options: Any, keeping: CheckpointOptions) -> list[Callback]:
         options["logger"] = [CSVLogger(folder, name="csv"), *others]
         callbacks += [LearningRateMonitor("step"), Throughput()]
     if keeps_checkpoints(options):
-        callbacks += [BestCheckpoint(folder, keeping.monitor), LastCheckpoint(folder)]
+        callbacks += [BestCheckpoint(folder, keeping.monitor), LastCheckpoint(folder), Requeue(folder)]
     return callbacks
 
 
