@@ -52,6 +52,16 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_bert_without_dropout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same BERT without dropout: what it learns depends on its rows alone, not on how they are cut."""
+    folder = write_tiny_bert(tmp_path_factory.mktemp("tiny_bert_without_dropout"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with train.jsonl (200 rows) and test.jsonl (41 rows)."""
     folder = tmp_path_factory.mktemp("reviews")

@@ -4,10 +4,12 @@ import difflib
 import itertools
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from yelp_lightning import __version__
 from yelp_lightning.errors import UsageError
+from yelp_lightning.orphans import POLL_SECONDS, end_with_parent
 
 PROGRAM = "python -m yelp_lightning"
 COMMANDS = {
@@ -61,9 +63,12 @@ def main() -> None:
             _refuse_empty_values(arguments)
             _run(arguments)
     except UsageError as error:
-        # Under several processes, the first speaks for all.
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+        # Under several processes, the first speaks for all. It ends them within a moment, so that a later one speaks
+        # where its error is its own.
+        rank = os.environ.get("LOCAL_RANK", "0")
+        if rank != "0":
+            time.sleep(2 * POLL_SECONDS)
+        print(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -111,6 +116,7 @@ def _run(arguments: list[str]) -> None:
 
         tune(options)
     else:
+        end_with_parent()
         from yelp_lightning.cli import YelpCLI
 
         YelpCLI()

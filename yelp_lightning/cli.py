@@ -245,7 +245,9 @@ class YelpCLI(LightningCLI):
             rank_zero_info("model/ will keep the head of longer reviews: plain transformers knows no head_tail")
         self.model.check()
         self.datamodule.check("fit", self._devices)
-        refuse_no_batch(self.trainer, self.datamodule.train_batches(self._devices))
+        refuse_no_batch(
+            self.trainer, self.datamodule.train_batches(self._devices, self.trainer.accumulate_grad_batches)
+        )
         if self.checkpoint is not None:
             log_on(self.trainer, self._get(self.config, "ckpt_path"))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yelp_lightning.data.batching import MIN_EFFICIENCY, WINDOW_STEPS, EvalBatches, TrainBatches
+from yelp_lightning.data.batching import MIN_EFFICIENCY, WINDOW_STEPS, EvalBatches, MicroBatch, TrainBatches
 
 Lengths = npt.NDArray[np.int64]
 
@@ -130,6 +130,46 @@ def test_length_is_known_without_iterating() -> None:
     assert len(TrainBatches(np.ones(1_000_004, np.int64), 8, 42, 0, 4)) == 31_251
 
 
+# --- optimizer steps
+
+CUTS = [(24, 1, 1), (6, 4, 1), (12, 1, 2), (2, 4, 3), (3, 2, 4), (1, 6, 4)]
+
+
+def optimizer_steps(lengths: Lengths, batch_size: int, accumulate: int, world_size: int) -> list[list[MicroBatch]]:
+    """All batches of all devices in each optimizer step, as Lightning counts: every so many, and at an epoch's end."""
+    ranks = [list(TrainBatches(lengths, batch_size, 42, rank, world_size, accumulate)) for rank in range(world_size)]
+    assert {len(batches) for batches in ranks} == {
+        len(TrainBatches(lengths, batch_size, 42, 0, world_size, accumulate))
+    }
+    starts = range(0, len(ranks[0]), accumulate)
+    return [[batch for batches in ranks for batch in batches[start : start + accumulate]] for start in starts]
+
+
+@settings(max_examples=50, deadline=None)
+@given(count=st.integers(4, 200), seed=st.integers(0, 2**32 - 1))
+def test_a_step_is_the_same_rows_however_it_is_cut(count: int, seed: int) -> None:
+    lengths = np.random.default_rng(seed).integers(1, 513, count)
+    found = {cut: optimizer_steps(lengths, *cut) for cut in CUTS if count % 24 == 0 or count % 24 >= cut[2]}
+    rows = [[frozenset(row for batch in step for row in batch) for step in steps] for steps in found.values()]
+    assert all(steps == rows[0] for steps in rows)
+    assert sum(map(len, rows[0])) == count
+    for (batch_size, _, _), steps in found.items():
+        assert all(1 <= len(batch) <= batch_size + 1 for step in steps for batch in step)
+
+
+@settings(max_examples=100, deadline=None)
+@given(plan=plans(), accumulate=st.integers(1, 5))
+def test_every_row_of_a_step_counts_the_same(plan: tuple[Lengths, int, int], accumulate: int) -> None:
+    lengths, batch_size, world_size = plan
+    for step in optimizer_steps(lengths, batch_size, accumulate, world_size):
+        rows = sum(map(len, step))
+        # The mean over devices, and Lightning's division by the number of accumulated batches.
+        counts = [batch.weight / len(batch) / world_size / accumulate for batch in step]
+        assert counts == pytest.approx([1 / rows] * len(counts))
+        if rows == batch_size * world_size * accumulate:
+            assert {batch.weight for batch in step} == {1.0}
+
+
 # --- evaluation
 
 
@@ -139,11 +179,14 @@ def test_every_row_is_measured_once(plan: tuple[Lengths, int, int], budget: int)
     lengths, _, world_size = plan
     ranks = eval_batches(lengths, budget, world_size)
     assert sorted(row for batches in ranks for batch in batches for row in batch) == list(range(len(lengths)))
+    # A device that shares its layers with the others would wait for ever in a batch that they have not.
+    assert len({len(batches) for batches in ranks}) == 1
+    most = 1 if len(lengths) % world_size == 0 or len(ranks[0]) < len(lengths) // world_size else 2
     for batches in ranks:
         assert batches
         assert all(batches)
         for batch in batches:
-            assert len(batch) * lengths[batch].max() <= budget or len(batch) == 1
+            assert len(batch) * lengths[batch].max() <= budget or len(batch) <= most
         longest = [lengths[batch].max() for batch in batches]
         assert longest == sorted(longest, reverse=True)
     assert lengths[ranks[0][0]].max() == lengths.max()

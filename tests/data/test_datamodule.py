@@ -52,6 +52,8 @@ def test_batches(module: Callable[..., ReviewDataModule], tiny_bert: Path, stage
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     seen = []
     for batch in batches(data, split):
+        weight = batch.pop("weight", None)
+        assert (weight is not None) == (split == "train")
         assert list(batch) == ["input_ids", "attention_mask", "labels", "row"]
         assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
         size, tokens = batch["input_ids"].shape

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from yelp_lightning.data.batching import EvalBatches, TrainBatches
+from yelp_lightning.data.batching import EvalBatches, TrainBatches, TrainRows
 from yelp_lightning.data.inputs import Inputs, read_inputs, texts_of
 from yelp_lightning.data.reviews import Reviews
 from yelp_lightning.data.rows import OnBadRow
@@ -200,17 +200,18 @@ class ReviewDataModule(LightningDataModule):
             rows = self.inputs.count if self.inputs and split == "predict" else len(self.reviews.chosen[split])
             self._require_rows(split, rows, devices)
 
-    def train_batches(self, devices: int = 1) -> int:
+    def train_batches(self, devices: int = 1, accumulate: int = 1) -> int:
         """Training batches of an epoch, per device, before anything is tokenized.
 
         Args:
             devices: How many share the rows.
+            accumulate: Batches of an optimizer step.
 
         Returns:
             Their number.
         """
-        chosen = self.reviews.chosen["train"]
-        return len(TrainBatches(chosen, self.hparams["batch_size"], self.hparams["seed"], world_size=devices))
+        rows = self.reviews.chosen["train"], self.hparams["batch_size"], self.hparams["seed"]
+        return len(TrainBatches(*rows, world_size=devices, accumulate=accumulate))
 
     def choose(self, split: str) -> None:
         """Read a split's table and choose its rows, unless that is done already.
@@ -252,22 +253,22 @@ class ReviewDataModule(LightningDataModule):
             self._require_rows(split, len(self.tokens[split]), self.trainer.world_size if self.trainer else 1)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Training batches of this device: ``input_ids``, ``attention_mask``, ``labels``, ``row``."""
+        """Training batches of this device: ``input_ids``, ``attention_mask``, ``labels``, ``row``, ``weight``."""
         tokens = self.tokens["train"]
-        batch_size, seed = self.hparams["batch_size"], self.hparams["seed"]
-        batches = TrainBatches(tokens.lengths, batch_size, seed, *self._place(), self._start)
-        return self._loader(tokens, batches)
+        rows = tokens.lengths, self.hparams["batch_size"], self.hparams["seed"]
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return self._loader(TrainRows(tokens), TrainBatches(*rows, *self._place(), accumulate, self._start))
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Validation batches of this device, keys as in training."""
+        """Validation batches of this device, keys as in training but for ``weight``."""
         return self._eval_loader("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Test batches of this device, keys as in training."""
+        """Test batches of this device, keys as in validation."""
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Batches to predict of this device, keys as in training; the labels mean nothing."""
+        """Batches to predict of this device, keys as in validation; the labels mean nothing."""
         return self._eval_loader("predict")
 
     def _require_rows(self, split: str, rows: int, devices: int) -> None:
@@ -325,7 +326,9 @@ class ReviewDataModule(LightningDataModule):
         tokens = self.tokens[split]
         return self._loader(tokens, EvalBatches(tokens.lengths, self.eval_tokens, *self._place()))
 
-    def _loader(self, tokens: TokenRows, batches: TrainBatches | EvalBatches) -> DataLoader[dict[str, Tensor]]:
+    def _loader(
+        self, tokens: TokenRows | TrainRows, batches: TrainBatches | EvalBatches
+    ) -> DataLoader[dict[str, Tensor]]:
         # With batch_size=None the sampler's lists of rows go to the data set whole, and Lightning finds the sampler's
         # set_epoch where it looks for it.
         workers = self.hparams["num_workers"]

@@ -148,21 +148,22 @@ class StarClassifier(FineTuned):
         """Loss of one training batch.
 
         Args:
-            batch: ``input_ids (B, T)``, ``attention_mask (B, T)``, ``labels (B,)``.
+            batch: ``input_ids (B, T)``, ``attention_mask (B, T)``, ``labels (B,)``, ``weight ()``.
             batch_idx: Number of the batch in the epoch.
 
         Returns:
-            What is minimised, ``()``, nats; it is logged as ``train/loss``.
+            What is minimised, ``()``, nats, times the batch's weight: its gradient, meant over devices and accumulated
+            batches, is that of the mean over the rows of the optimizer step. ``train/loss`` is not weighted.
         """
         loss = self._step("train", batch)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["labels"]))
-        return loss
+        return loss * batch["weight"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a validation batch to the metrics.
 
         Args:
-            batch: As in ``training_step``.
+            batch: As in ``training_step``, without ``weight``.
             batch_idx: Number of the batch.
         """
         self._step("val", batch)
@@ -171,7 +172,7 @@ class StarClassifier(FineTuned):
         """Add a test batch to the metrics.
 
         Args:
-            batch: As in ``training_step``.
+            batch: As in ``training_step``, without ``weight``.
             batch_idx: Number of the batch.
         """
         self._step("test", batch)

@@ -15,6 +15,7 @@ from yelp_lightning import __version__
 from yelp_lightning.checkpoint import read_checkpoint
 from yelp_lightning.errors import UsageError
 from yelp_lightning.modeling.optim import OptimizerOptions, adamw
+from yelp_lightning.modeling.shards import share_out
 from yelp_lightning.pretrained import encoder_config, load_tokenizer, pack_encoder
 
 
@@ -94,8 +95,10 @@ class FineTuned(LightningModule):
         """Load encoder and tokenizer; Lightning calls it once the devices are known."""
         if self.model is None:
             self.model, self.tokenizer = self._assemble(self.source), load_tokenizer(self.source)
+            if self.device_mesh is not None:  # only a strategy that shares models out has one
+                share_out(self.model, self.device_mesh["data_parallel"])
             # The encoder's buffers are constants (position ids). Told so, DDP does not broadcast them before every
-            # forward, and devices may evaluate different numbers of batches.
+            # forward.
             self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
 
     def _assemble(self, source: str) -> Any:

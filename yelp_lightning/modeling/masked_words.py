@@ -98,7 +98,7 @@ class MaskedWords(FineTuned):
         """Loss of one training batch.
 
         Args:
-            batch: ``input_ids (B, T)``, ``attention_mask (B, T)``.
+            batch: ``input_ids (B, T)``, ``attention_mask (B, T)``, ``weight ()``.
             batch_idx: Number of the batch in the epoch.
 
         Returns:
@@ -107,7 +107,7 @@ class MaskedWords(FineTuned):
         logits, words = self._guess(batch, None)
         loss = cross_entropy(logits, words)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["input_ids"]))
-        return loss
+        return loss * batch["weight"]
 
     def on_validation_epoch_start(self) -> None:
         """Mask as in every other validation."""

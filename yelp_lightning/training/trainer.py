@@ -1,15 +1,18 @@
 """The Trainer of a run: our defaults, and what it has beside what was typed."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 
 from yelp_lightning.errors import UsageError
 from yelp_lightning.loggers import WandbLogger
 from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, wandb_id
+from yelp_lightning.training.deaths import FirstDeath
 from yelp_lightning.training.differences import COMPARED
 from yelp_lightning.training.guards import FiniteLoss
 from yelp_lightning.training.keeping import CheckpointOptions, StopEarly, direction
@@ -18,9 +21,11 @@ from yelp_lightning.training.overview import Overview
 from yelp_lightning.training.precision import choose
 from yelp_lightning.training.progress import FitProgress
 from yelp_lightning.training.resume import Resume
+from yelp_lightning.training.sharding import ShardedStrategy
 from yelp_lightning.training.signals import Signals
 from yelp_lightning.training.throughput import Throughput
 
+StrategyRegistry.register("model_parallel", ShardedStrategy, "FSDP2, one checkpoint file")
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 3,
     "default_root_dir": "checkpoints/run",
@@ -54,17 +59,50 @@ def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         keeping: The options ``checkpoint.*``, which only `fit` uses.
         quiet: Whether standard output is for predictions alone.
+
+    Raises:
+        UsageError: If the strategy cannot keep a model.
     """
+    refuse_parts(options)
     options["use_distributed_sampler"] = False
     options["precision"] = choose(options["precision"], _device(options["accelerator"]), command)
     if not options["barebones"]:
         options["plugins"] = [*as_list(options["plugins"]), AtomicCheckpointIO()]
     if quiet:
         options["enable_progress_bar"] = False
+    options["callbacks"] = [*as_list(options["callbacks"]), FirstDeath()]
     if command == "fit":
-        options["callbacks"] = [*as_list(options["callbacks"]), *_fit_callbacks(options, keeping)]
+        options["callbacks"] += _fit_callbacks(options, keeping)
     elif options["logger"] is None:
         options["logger"] = False  # what these measure goes to metrics.json
+
+
+def refuse_parts(options: Any) -> None:
+    """Refuse strategies that are not installed, or whose checkpoints are no single file, before anything is trained.
+
+    Args:
+        options: The options ``trainer.*``.
+
+    Raises:
+        UsageError: If there is such a strategy.
+    """
+    strategy = options["strategy"]
+    if isinstance(strategy, str) and strategy.startswith("deepspeed"):
+        if find_spec("deepspeed") is None:
+            raise UsageError(
+                f"`--trainer.strategy` is {strategy!r}, which needs the extra `deepspeed`: "
+                'pip install "yelp-lightning[deepspeed]", or give model_parallel.'
+            )
+        if keeps_checkpoints(options):
+            raise UsageError(
+                f"`--trainer.strategy` is {strategy!r}, whose checkpoints are folders of parts that no other command "
+                "reads: give model_parallel, or --trainer.enable_checkpointing false to keep no model."
+            )
+    if isinstance(strategy, ModelParallelStrategy) and not isinstance(strategy, ShardedStrategy):
+        raise UsageError(
+            "`--trainer.strategy` is ModelParallelStrategy, whose checkpoints may be folders and whose devices may "
+            "share rows: give --trainer.strategy model_parallel, which is this strategy over all devices."
+        )
 
 
 def _fit_callbacks(options: Any, keeping: CheckpointOptions) -> list[Callback]:
