@@ -35,6 +35,7 @@ from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import SaveRunConfig, claim, finish, is_finished, write_metrics
 from yelp_lightning.training.differences import compare_run, ends_at
 from yelp_lightning.training.keeping import CheckpointOptions, check_monitor, require_score
+from yelp_lightning.training.memory import is_out_of_memory, out_of_memory
 from yelp_lightning.training.precision import AUTO, Precision
 from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints, log_on, refuse_no_batch
 
@@ -216,7 +217,14 @@ class YelpCLI(LightningCLI):
         Args:
             **kwargs: Of ``Trainer.fit``.
         """
-        self.trainer.fit(**kwargs, ckpt_path=self._get(self.config, "ckpt_path"))
+        try:
+            self.trainer.fit(**kwargs, ckpt_path=self._get(self.config, "ckpt_path"))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            checkpointing = self._get(self.config, "model").gradient_checkpointing
+            accumulate = self.trainer.accumulate_grad_batches
+            raise out_of_memory(self.datamodule.hparams, accumulate, checkpointing) from error
         if not self._keeps_checkpoints():
             return
         # --trainer.max_steps or max_time may have ended the run before its first validation.

@@ -47,10 +47,11 @@ class TrainBatches(Sampler[list[int]]):
     """Row numbers of each training batch of one device.
 
     Every epoch is a new order. Rows are shuffled, sorted by length inside windows, cut into optimizer steps of
-    ``batch_size * world_size * accumulate`` rows, and the steps are shuffled; each step is then cut into ``accumulate``
-    batches, and each batch shared by the devices. So the same rows make a step, however it is cut. All devices get the
-    same number of batches, and every row comes exactly once: where the rows do not divide, the epoch's last step is
-    short, or, if that would leave a device without a row, a little larger, and its batches are weighted.
+    ``batch_size * world_size * accumulate`` rows, and the steps are shuffled, the longest of the first epoch coming
+    first of all; each step is then cut into ``accumulate`` batches, and each batch shared by the devices. So the same
+    rows make a step, however it is cut. All devices get the same number of batches, and every row comes exactly once:
+    where the rows do not divide, the epoch's last step is short, or, if that would leave a device without a row, a
+    little larger, and its batches are weighted.
 
     Args:
         lengths: Tokens of each row, ``(n,)``.
@@ -102,7 +103,13 @@ class TrainBatches(Sampler[list[int]]):
         # A step of other rows than the rest comes last, where the optimizer waits for no more batches.
         whole = self.steps - (len(order) != self.steps * self.step_rows)
         trained = self.start[1] if self.epoch == self.start[0] else 0
-        for step in [*generator.permutation(whole), *range(whole, self.steps)]:
+        steps = generator.permutation(whole)
+        if whole and self.epoch == 0:
+            # The longest step first: if memory does not suffice, that shows at once. Windows are sorted, so the first
+            # row of a step is its longest.
+            longest = int(np.argmax(self.lengths[order[steps * self.step_rows]]))
+            steps[[0, longest]] = steps[[longest, 0]]
+        for step in [*steps, *range(whole, self.steps)]:
             rows = self._part(order, step, self.steps, self.step_rows)
             batches = self._parts(len(rows), self.batch_rows)
             for batch in range(batches):
@@ -133,7 +140,8 @@ class EvalBatches(Sampler[list[int]]):
 
     Args:
         lengths: Tokens of each row, ``(n,)``.
-        batch_tokens: Most tokens in a batch, padding included; a longer row gets a batch of its own.
+        batch_tokens: Most tokens in a batch, padding included; a longer row gets a batch of its own, which the
+            shortest rows of all may join where rows do not divide.
         rank: This device's number.
         world_size: Devices.
     """

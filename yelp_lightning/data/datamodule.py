@@ -71,6 +71,8 @@ class ReviewDataModule(LightningDataModule):
         truncation: What a longer review keeps: its ``head``, its ``tail``, or ``head_tail``, of 512 tokens the first
             128 and the last 382 (Sun et al. 2019).
         batch_size: Reviews per device per optimizer step before accumulation.
+        pad_to_multiple_of: The length that a batch is padded to is a multiple of this, in tokens; 1 pads to its longest
+            review. With 64, there are few lengths, which ``model.compile`` compiles once each.
         eval_tokens: Tokens per device and evaluation batch, padding included; null means
             ``batch_size`` times ``max_length``.
         num_workers: Processes per device that prepare batches; 0 prepares them in the main process, which is fast
@@ -107,6 +109,7 @@ class ReviewDataModule(LightningDataModule):
         max_length: PositiveInt = 512,
         truncation: Truncation = "head",
         batch_size: PositiveInt = 8,
+        pad_to_multiple_of: PositiveInt = 1,
         eval_tokens: PositiveInt | None = None,
         num_workers: NonNegativeInt = 0,
         num_proc: PositiveInt = 1,
@@ -191,6 +194,12 @@ class ReviewDataModule(LightningDataModule):
                 f"`data.max_length` is {max_length}, but {self.hparams['pretrained']} takes 3 to {limit} tokens: "
                 f"give at {'least 3' if max_length < 3 else f'most {limit}'}."
             )
+        multiple = self.hparams["pad_to_multiple_of"]
+        if -(-max_length // multiple) * multiple > limit:
+            raise UsageError(
+                f"`data.pad_to_multiple_of` is {multiple}, to which {max_length} tokens would be padded beyond the "
+                f"{limit} that {self.hparams['pretrained']} takes: give a --data.max_length that it divides."
+            )
         if stage != "predict":
             require_writable(self.reviews.cache_dir, "data.cache_dir")
         for split in STAGE_SPLITS[stage]:
@@ -250,6 +259,7 @@ class ReviewDataModule(LightningDataModule):
             if split not in self.tokens:
                 self.choose(split)
                 self.tokens[split] = self._encode_inputs() if split == "predict" else self._encode(split)
+                self.tokens[split].multiple = self.hparams["pad_to_multiple_of"]
             self._require_rows(split, len(self.tokens[split]), self.trainer.world_size if self.trainer else 1)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:

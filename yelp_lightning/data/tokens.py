@@ -55,6 +55,8 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Tensor]]):
         pad_token_id: Token that fills short rows up.
     """
 
+    multiple = 1
+    """The padded length is a multiple of this."""
     _touched = 0
 
     def __init__(self, path: Path, pad_token_id: int) -> None:
@@ -84,7 +86,7 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Tensor]]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Worker processes that are not forked open the file again."""
-        return TokenRows, (self.path, self.pad_token_id)
+        return TokenRows, (self.path, self.pad_token_id), {"multiple": self.multiple}
 
     def _touch(self, places: int) -> None:
         """Give the file's pages back to the system after some reading.
@@ -124,7 +126,7 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Tensor]]):
         return tokens
 
     def __getitem__(self, rows: int | list[int]) -> dict[str, Tensor]:
-        """Pad the given rows to the longest of them.
+        """Pad the given rows to the longest of them, or to the next multiple above it.
 
         Args:
             rows: Row numbers, ``(B,)``; a single number counts as one row.
@@ -134,7 +136,8 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Tensor]]):
         """
         rows = [rows] if isinstance(rows, int) else rows
         lengths = self.lengths[rows]
-        input_ids = np.full((len(rows), lengths.max()), self.pad_token_id, np.int64)
+        width = -(-int(lengths.max()) // self.multiple) * self.multiple
+        input_ids = np.full((len(rows), width), self.pad_token_id, np.int64)
         for ids, row, length in zip(input_ids, rows, lengths.tolist(), strict=True):
             ids[:length] = self.tokens(row)
         self._touch(len(rows))
