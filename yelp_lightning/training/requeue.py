@@ -18,7 +18,7 @@ class Requeue(Callback):
     """After SIGUSR1 (``sbatch --signal=SIGUSR1@90``): last.ckpt, ``scontrol requeue``, and the end.
 
     Lightning's own handler saves wherever the signal finds each process, in the middle of a step, and waits there for
-    the others: two processes hung in one of five tries. This one waits for the end of an optimizer step, where all
+    the others, which may be waiting for a part of a sum. This one waits for the end of an optimizer step, where all
     processes agree. Elsewhere than under SLURM it does nothing.
 
     Args:
