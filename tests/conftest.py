@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,6 +105,13 @@ def run_process(*arguments: object, **options: object) -> subprocess.CompletedPr
     """Run `python -m yelp_lightning` in a process of its own."""
     command = [sys.executable, "-m", "yelp_lightning", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def fit_options(tiny_bert: Path, reviews: Path, run: Path) -> list[object]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, fit_options
+from conftest import ROOT, fit_options, free_port
 
 from yelp_lightning.checkpoint import read_checkpoint
 
@@ -34,7 +33,7 @@ def srun(tasks: int, scontrol: Path, arguments: list[object], **environment: str
     job = {
         "PATH": f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "4321", "SLURM_JOB_NAME": "fit",
         "SLURM_NTASKS": str(tasks), "SLURM_NTASKS_PER_NODE": str(tasks), "SLURM_NNODES": "1", "SLURM_NODEID": "0",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(random.randint(20_000, 60_000)), **environment,
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **environment,
     }  # fmt: skip
     command = [sys.executable, "-m", "yelp_lightning", "fit", *map(str, arguments)]
     return [
@@ -61,10 +60,9 @@ def test_a_requeued_job_goes_on(
     until(lambda: (run / "last.ckpt").exists())
     for task in started:
         task.send_signal(signal.SIGUSR1)  # --signal=SIGUSR1@90
-    until(lambda: (tmp_path / "requeued").exists())
-    assert (tmp_path / "requeued").read_text(encoding="utf-8") == "requeue 4321\n"
     errors = [task.communicate(timeout=60)[1] for task in started]
     assert [task.returncode for task in started] == [0] * tasks, errors
+    assert (tmp_path / "requeued").read_text(encoding="utf-8") == "requeue 4321\n"
     reached = read_checkpoint(run / "last.ckpt")
     assert not (run / "metrics.json").exists()  # which would say that the run is finished
     assert reached["global_step"] > 0

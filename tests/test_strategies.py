@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, fit_options, run_process
+from conftest import ROOT, fit_options, free_port, run_process
 
 from yelp_lightning.checkpoint import read_checkpoint
 
@@ -93,16 +92,13 @@ def test_shared_out_weights_are_measured_exactly(runs: Path, tmp_path: Path) -> 
 
 
 def test_two_nodes_by_torchrun(tiny_bert_without_dropout: Path, reviews: Path, runs: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     fit = [
         *fit_of_two_epochs(tiny_bert_without_dropout, reviews, tmp_path / "run"), "--data.batch_size", 4,
         "--trainer.strategy", "ddp", "--trainer.num_nodes", 2, "--trainer.devices", 1,
     ]  # fmt: skip
     torchrun = [
         sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1, "--rdzv-backend", "c10d",
-        "--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "yelp_lightning", "fit", *fit,
+        "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "-m", "yelp_lightning", "fit", *fit,
     ]  # fmt: skip
     nodes = [
         subprocess.Popen([str(word) for word in torchrun], cwd=ROOT, stderr=subprocess.PIPE, text=True)
