@@ -33,6 +33,7 @@ from yelp_lightning.modeling.masked_words import MaskedWords
 from yelp_lightning.options import OptionParser, refused_by_class, refused_by_trainer
 from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import SaveRunConfig, claim, finish, is_finished, write_metrics
+from yelp_lightning.training.averaging import TopCheckpoints
 from yelp_lightning.training.differences import compare_run, ends_at
 from yelp_lightning.training.keeping import CheckpointOptions, check_monitor, require_score
 from yelp_lightning.training.memory import is_out_of_memory, out_of_memory
@@ -234,6 +235,9 @@ class YelpCLI(LightningCLI):
             monitor = self._get(self.config, "checkpoint").monitor
             require_score(monitor, float(self.trainer.callback_metrics[monitor]))
             self.trainer.save_checkpoint(best, weights_only=False)
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, TopCheckpoints) and len(callback.best_k_models) > 1:
+                callback.average(self.trainer, self.model, self.datamodule)
 
     def before_fit(self) -> None:
         """Check run folder and data before anything is loaded or trained."""

@@ -23,6 +23,8 @@ def quiet() -> None:
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     # The batch sampler starts after the batches that are trained (ReviewDataModule.restore).
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+    # Models are shared out by another strategy, which EMAWeightAveraging does not know.
+    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides.*")
     # Advertisements.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in str(record.msg))
     # transformers reports the fresh head as missing weights, which it is; `load_classifier` refuses other gaps.

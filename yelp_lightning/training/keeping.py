@@ -36,11 +36,14 @@ class CheckpointOptions:
         patience: Validations without a better one after which the run stops; null means that it never stops early.
         every_n_steps: Optimizer steps between two writings of last.ckpt, beside the one after each validation; null
             means none between.
+        average_best: How many of the best validations have their weights averaged at the end; the mean becomes
+            best.ckpt if it is better than each of them. null means none.
     """
 
     monitor: str = "val/accuracy"
     patience: PositiveInt | None = None
     every_n_steps: PositiveInt | None = None
+    average_best: PositiveInt | None = None
 
 
 def direction(monitor: str) -> Direction:

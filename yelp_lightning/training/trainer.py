@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from yelp_lightning.errors import UsageError
 from yelp_lightning.loggers import WandbLogger
 from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, wandb_id
+from yelp_lightning.training.averaging import TopCheckpoints
 from yelp_lightning.training.deaths import FirstDeath
 from yelp_lightning.training.differences import COMPARED
 from yelp_lightning.training.guards import FiniteLoss
@@ -128,8 +129,11 @@ def _fit_callbacks(options: Any, keeping: CheckpointOptions) -> list[Callback]:
         callbacks += [
             Resume({name: options[name] for name in COMPARED}),
             BestCheckpoint(folder, keeping.monitor, direction(keeping.monitor)),
-            LastCheckpoint(folder, signals, keeping.every_n_steps),
         ]
+        if keeping.average_best is not None:
+            callbacks.append(TopCheckpoints(folder, keeping.monitor, int(keeping.average_best)))
+        # Last, since it keeps what the others know.
+        callbacks.append(LastCheckpoint(folder, signals, keeping.every_n_steps))
     return callbacks
 
 
