@@ -70,10 +70,11 @@ def test_misspelt_option_of_every_command(refused: Callable[..., str], trained: 
 
 
 def test_unlike_any_option_lists_the_group_where_it_is_short(fit_refused: Callable[..., str]) -> None:
-    assert fit_refused("--model.lr", "1e-3") == (
-        "`--model.lr` is no option of this command: there are --model.pretrained, --model.num_labels, "
-        "--model.ordered, --model.learning_rate, --model.weight_decay, --model.warmup_ratio."
+    assert fit_refused("--checkpoint.every", 5) == (
+        "`--checkpoint.every` is no option of this command: there are --checkpoint.monitor, --checkpoint.patience, "
+        "--checkpoint.every_n_steps, --checkpoint.average_best."
     )
+    assert fit_refused("--model.lr", 1e-3) == "`--model.lr` is no option of this command: see --help for all of them."
     assert fit_refused("--qqqq", 1) == "`--qqqq` is no option of this command: see --help for all of them."
     assert "`--trainer.max_epochs`" in fit_refused("--epochs", 3)
 
@@ -126,8 +127,8 @@ WRONG = [
     ("--trainer.logger", "foo", "true or false or a Logger by its class_path"),
     (
         "--trainer.precision", "foo",
-        "one of 64, 32, 16, transformer-engine, transformer-engine-float16, 16-true, 16-mixed, bf16-true, bf16-mixed, "
-        "32-true, 64-true, bf16",
+        "one of 64, 32, 16, auto, 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true, 64-true, transformer-engine, "
+        "transformer-engine-float16, bf16",
     ),
 ]  # fmt: skip
 

@@ -224,15 +224,21 @@ def _meant(name: str, options: list[str]) -> str:
         options = [option for option in options if "." in option]
     parts = {option.rpartition(".")[2].lstrip("-"): option for option in reversed(options)}
     last = name.rpartition(".")[2].lstrip("-")
-    # The whole name first; else the part after the dot: --train_size means --data.train_size.
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.75)
+    # Of the same group, the part after the dot: --model.lr is not near --model.lora. Then the whole name; else the part
+    # after the dot in any group: --train_size means --data.train_size.
+    group_name = name.rpartition(".")[0]
+    group = {option.rpartition(".")[2]: option for option in options if option.rpartition(".")[0] == group_name}
+    if group_name and group:
+        close = [group[part] for part in difflib.get_close_matches(last, group, n=1, cutoff=0.75)]
+    else:
+        close = difflib.get_close_matches(name, options, n=1, cutoff=0.75)
     close = close or [
         parts[part] for part in difflib.get_close_matches(last, parts, n=1 if last in parts else 2, cutoff=0.75)
     ]
     if close:
         return f"did you mean {' or '.join(f'`{option}`' for option in close)}?"
-    group = [option for option in options if "." in name and option.startswith(name.partition(".")[0] + ".")]
-    return f"there are {', '.join(group)}." if 0 < len(group) <= _SHORT_GROUP else "see --help for all of them."
+    members = [option for option in options if "." in name and option.startswith(name.partition(".")[0] + ".")]
+    return f"there are {', '.join(members)}." if 0 < len(members) <= _SHORT_GROUP else "see --help for all of them."
 
 
 def _one_line(message: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, fit_options, run_process
+from conftest import ROOT, fit_options
 from yaml import safe_dump
 
 TWO = ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
@@ -96,29 +96,3 @@ def test_a_second_signal_ends_at_once(tiny_bert: Path, reviews: Path, tmp_path: 
         process.communicate(timeout=20)
     assert process.returncode == 130
     assert not (run / "last.ckpt").exists()
-
-
-def test_slurm_requeues_between_two_steps(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/requeued\n', encoding="utf-8")
-    scontrol.chmod(0o755)
-    slurm = {"JOB_ID": "7", "JOB_NAME": "fit", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
-    variables = {f"SLURM_{name}": value for name, value in slurm.items()}
-    variables |= {"PATH": f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}"}
-    options = fit_options(tiny_bert, reviews, run)
-    with running(run, options, variables=variables) as process:
-        process.send_signal(signal.SIGUSR1)
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "requeued").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)  # as SLURM does then
-        said, _ = process.communicate(timeout=60)
-    assert process.returncode == 143, said
-    assert (tmp_path / "requeued").read_text(encoding="utf-8") == "requeue 7\n"
-    step = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
-    # The same command again, which SLURM runs in a requeued job.
-    again = run_process("fit", *options, env={**os.environ, **variables, "SLURM_RESTART_COUNT": "1"}, cwd=ROOT)
-    assert again.returncode == 0, again.stderr
-    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] > step

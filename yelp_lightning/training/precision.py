@@ -5,9 +5,10 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-Precision = Literal[
+# Lightning's own, and `auto`.
+Precision = Literal[64, 32, 16] | Literal[
     "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "transformer-engine",
-    "transformer-engine-float16", "32", "64", "16", "bf16", 16, 32, 64,
+    "transformer-engine-float16", "64", "32", "16", "bf16",
 ]  # fmt: skip
 AUTO: Precision = "auto"
 # Instructions that multiply bfloat16 matrices, by torch's names of them.

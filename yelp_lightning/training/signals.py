@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
@@ -21,7 +23,8 @@ class Signals(Callback):
     """Ends a fit at SIGTERM or SIGINT after the running optimizer step, with exit status 143 or 130.
 
     Whichever process is sent the signal, all of them end after the same step; a second signal ends at once. Lightning's
-    own handler ends with status 0, and waits for ever where one process alone gets the signal.
+    own handler ends with status 0, and waits for ever where one process alone gets the signal. Under SLURM, SIGUSR1
+    says that the job's time is nearly over: it goes back into the queue and ends with status 0.
 
     Args:
         run_folder: Where the run is kept, for the line that says how to go on; None where it is not kept.
@@ -34,7 +37,6 @@ class Signals(Callback):
         """The signal that all processes have agreed to end by; 0 for none."""
         self.step = 0
         self.since = 0.0
-        self.requeue: Callable[[int, None], Any] | None = None
         self.group: Any = None
         self.kill_children: Callable[[int], Any] | None = None
 
@@ -49,9 +51,7 @@ class Signals(Callback):
         # Lightning has set its own handlers, and takes all of these back at the end.
         for number in STOPPING:
             signal.signal(number, self._receive)
-        slurm = signal.getsignal(signal.SIGUSR1)
-        if callable(slurm):
-            self.requeue = slurm
+        if SLURMEnvironment.detect():  # sbatch --signal=SIGUSR1@90
             signal.signal(signal.SIGUSR1, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -90,13 +90,24 @@ class Signals(Callback):
     def _act(self, trainer: Trainer) -> None:
         """Between two batches; last.ckpt, where there is one, holds the latest step."""
         number, self.stop = self.stop, 0
-        if number == signal.SIGUSR1 and self.requeue is not None:
-            self.received = 0
-            self.requeue(number, None)
-        elif number:
+        if number == signal.SIGUSR1:
+            raise SystemExit(requeue() if trainer.is_global_zero else 0)
+        if number:
             name, how = signal.Signals(number).name, "nothing was kept (--trainer.enable_checkpointing false)"
             if self.run_folder is not None:
                 how = f"go on by python -m yelp_lightning fit --config {self.run_folder}/config.yaml --ckpt_path last"
             rank_zero_info(f"{name}: stopped after optimizer step {trainer.global_step}; {how}")
             # Lightning kills the first process where another that it started ends with another status than 0.
             raise SystemExit(128 + number if trainer.is_global_zero else 0)
+
+
+def requeue() -> int:
+    """Put this job back into SLURM's queue.
+
+    Returns:
+        The status of ``scontrol``: 0 if it did.
+    """
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return subprocess.run(["scontrol", "requeue", job], check=False).returncode
