@@ -1,6 +1,5 @@
 """LightningCLI for fit, validate, test and predict: defaults, links, checks before compute, and what is left behind."""
 
-import inspect
 import os
 import sys
 from pathlib import Path
@@ -36,7 +35,7 @@ from yelp_lightning.run_folder import SaveRunConfig, claim, finish, is_finished,
 from yelp_lightning.training.averaging import TopCheckpoints
 from yelp_lightning.training.differences import compare_run, ends_at
 from yelp_lightning.training.keeping import CheckpointOptions, check_monitor, require_score
-from yelp_lightning.training.memory import is_out_of_memory, out_of_memory
+from yelp_lightning.training.memory import memory_explained
 from yelp_lightning.training.precision import AUTO, Precision
 from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints, log_on, refuse_no_batch
 
@@ -180,9 +179,7 @@ class YelpCLI(LightningCLI):
         except ValueError as error:
             raise refused_by_class(error) from error
         if self._get(self.config, "task") == "masked_words":
-            options = self.model.hparams
-            names = set(inspect.signature(MaskedWords).parameters)
-            self.model = MaskedWords(**{name: options[name] for name in names & set(options)})
+            self.model = MaskedWords.of(self.model.hparams)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -218,14 +215,9 @@ class YelpCLI(LightningCLI):
         Args:
             **kwargs: Of ``Trainer.fit``.
         """
-        try:
+        checkpointing = self._get(self.config, "model").gradient_checkpointing
+        with memory_explained(self.datamodule.hparams, self.trainer.accumulate_grad_batches, checkpointing):
             self.trainer.fit(**kwargs, ckpt_path=self._get(self.config, "ckpt_path"))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            checkpointing = self._get(self.config, "model").gradient_checkpointing
-            accumulate = self.trainer.accumulate_grad_batches
-            raise out_of_memory(self.datamodule.hparams, accumulate, checkpointing) from error
         if not self._keeps_checkpoints():
             return
         # --trainer.max_steps or max_time may have ended the run before its first validation.

@@ -1,8 +1,10 @@
 """Masked words: an encoder goes on learning the language of reviews, without their stars."""
 
+import inspect
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -63,6 +65,18 @@ class MaskedWords(FineTuned):
         super().__init__(pretrained)
         self.save_hyperparameters()
         self.loss, self.accuracy = MeanMetric(), MeanMetric()
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Make one of those options that it shares with the classifier.
+
+        Args:
+            options: The options ``model.*``.
+
+        Returns:
+            The module.
+        """
+        return cls(**{name: options[name] for name in inspect.signature(cls).parameters if name in options})
 
     @override
     def _assemble(self, source: str) -> Any:

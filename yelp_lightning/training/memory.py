@@ -1,6 +1,7 @@
 """Memory: what to change where it does not suffice."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,29 @@ def is_out_of_memory(error: BaseException) -> bool:
         True for those of GPUs and of processors.
     """
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_WORDS in str(error)
+
+
+@contextmanager
+def memory_explained(data: Mapping[str, Any], accumulate: int, checkpointing: bool) -> Iterator[None]:
+    """Say what to change where memory does not suffice inside of the block.
+
+    Args:
+        data: As for ``out_of_memory``.
+        accumulate: As for ``out_of_memory``.
+        checkpointing: As for ``out_of_memory``.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UsageError: In place of an error that says so.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(data, accumulate, checkpointing) from error
 
 
 def out_of_memory(data: Mapping[str, Any], accumulate: int, checkpointing: bool) -> UsageError:
