@@ -100,11 +100,23 @@ def test_lora_keeps_what_is_trained_and_exports_the_whole(fitted: Callable[..., 
     }
 
 
-def test_lora_goes_on(fitted: Callable[..., Path], cli: Callable[..., None]) -> None:
+def test_another_network_than_the_checkpoints_is_refused(fitted: Callable[..., Path], refused) -> None:
+    run = fitted("--model.pooling", "mean")
+    for options, typed, was in [(["--model.pooling", "cls"], "'cls'", "'mean'"), (LORA, "{'r': 8, ", "None")]:
+        name = options[0].removeprefix("--").removesuffix(".r")
+        said = refused("validate", "--ckpt_path", run, *options)
+        assert said.startswith(f"`{name}` is {typed}")
+        assert f"was trained with {was}" in said
+
+
+def test_lora_goes_on(fitted: Callable[..., Path], cli: Callable[..., None], capfd) -> None:
     run = fitted(*LORA)
     before = read_checkpoint(run / "last.ckpt")["state_dict"]
     before = {name: tensor.clone() for name, tensor in before.items()}
+    capfd.readouterr()
     cli("fit", "--config", run / "config.yaml", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    assert "model.lora" not in capfd.readouterr().err  # the same adapters are no difference
+    cli("validate", "--ckpt_path", run)
     after = read_checkpoint(run / "last.ckpt")["state_dict"]
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from yelp_lightning.errors import UsageError
@@ -12,7 +13,7 @@ from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.modeling.masked_words import MaskedWords
 
 # What a checkpoint fixes: another value needs another run.
-ARCHITECTURE = ("pretrained", "num_labels")
+ARCHITECTURE = ("pretrained", "num_labels", "pooling", "lora")
 # What decides the rows of train and validation: a run that goes on, or is validated again, keeps them.
 ROWS = (
     "source", "config_name", "revision", "text_column", "label_column", "label_offset", "label_names", "column_names",
@@ -58,6 +59,7 @@ def refuse_other(options: Any, command: str, path: Path, checkpoint: dict[str, A
         saved = _saved(checkpoint)[group]
         for name in names:
             typed = getattr(options[group], name)
+            typed = typed.as_dict() if isinstance(typed, Namespace) else typed
             if name in saved and typed != saved[name]:  # an older run may lack the option
                 measured = group == "data" and command == "validate"
                 other = "measure other reviews by `test`" if measured else "train a new run"

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Trainer, seed_everything
 
 from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint, require_stars
-from yelp_lightning.checks import ARCHITECTURE, refuse_training_file, set_checkpoint_defaults
+from yelp_lightning.checks import refuse_training_file, set_checkpoint_defaults
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import atomic_file, require_writable
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
     quiet()
     options = _init_options(checkpoint)
-    fixed = {name: options[name] for name in ARCHITECTURE}
+    fixed = {name: options[name] for name in ("pretrained", "num_labels")}
     datamodule = ReviewDataModule(**fixed, **config.data.as_dict())
     datamodule.restore(str(path), checkpoint)
     datamodule.check("test")

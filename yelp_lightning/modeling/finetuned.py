@@ -1,6 +1,7 @@
 """Fine-tuned: what every task shares, from a pretrained encoder over its optimizer to a self-contained checkpoint."""
 
 import math
+from abc import abstractmethod
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
@@ -101,9 +102,9 @@ class FineTuned(LightningModule):
             # forward.
             self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
 
+    @abstractmethod
     def _assemble(self, source: str) -> Any:
         """The network in training mode, from a pretrained encoder or from a checkpoint."""
-        raise NotImplementedError
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a schedule over the run's optimizer steps.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
 from yelp_lightning.errors import UsageError
@@ -46,7 +47,7 @@ def compare_run(options: Mapping[str, Mapping[str, Any]], devices: int, path: st
         f"{group}.{name}": (now[group][name], was)
         for group, saved in groups.items()
         for name, was in saved.items()
-        if name in now[group] and now[group][name] != was and f"{group}.{name}" not in NO_MATTER
+        if name in now[group] and _plain(now[group][name]) != was and f"{group}.{name}" not in NO_MATTER
     }
     if place["batches"] and not place["trained"]:
         for name in STEP:
@@ -59,6 +60,11 @@ def compare_run(options: Mapping[str, Mapping[str, Any]], devices: int, path: st
     if differing:
         told = ", ".join(f"{name} {value} (was {was})" for name, (value, was) in differing.items())
         rank_zero_info(f"resumed run differs: {told}")
+
+
+def _plain(value: Any) -> Any:
+    """A group of options, such as ``model.lora``, as a checkpoint holds it."""
+    return value.as_dict() if isinstance(value, Namespace) else value
 
 
 def ends_at(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int) -> bool:
