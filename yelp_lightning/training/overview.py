@@ -68,7 +68,7 @@ def facts(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
     return {
         "encoder": options["pretrained"] + (f", from {source}" if source != options["pretrained"] else ""),
         "parameters": f"{parameters:,}",
-        "trainable": f"{trained:,} ({trained / parameters:.0%})",
+        "trainable": f"{trained:,} ({trained / parameters:.1%})",
         "optimizer steps": f"{steps:,}{done}",
         "warm-up steps": f"{round(options['warmup_ratio'] * steps):,}",
         "tokens an epoch": f"{'about ' if share < 1 else ''}{tokens:,}",
