@@ -38,7 +38,7 @@ def test_metrics_and_predictions_equal_those_of_one_device(trained: Path, tmp_pa
         predicted[name] = [json.loads(line) for line in lines]
     assert found["two"]["n"] == found["one"]["n"] == rows
     assert found["two"]["confusion_matrix"] == found["one"]["confusion_matrix"]
-    for key in ("loss", "accuracy", "macro_f1", "mae", "within_1", "qwk", "ece"):
+    for key in ("loss", "accuracy", "macro_f1", "mae", "within_1", "qwk", "ece", "mae_median", "loss_uncalibrated"):
         assert found["two"][f"test/{key}"] == pytest.approx(found["one"][f"test/{key}"], abs=1e-6)
     assert [row["id"] for row in predicted["two"]] == list(range(rows))
     for one, two in zip(predicted["one"], predicted["two"], strict=True):

@@ -245,7 +245,8 @@ def unpack_classifier(checkpoint: dict[str, Any], merged: bool = True) -> "Class
 
     Args:
         checkpoint: From ``read_checkpoint``.
-        merged: Whether adapters become part of the encoder's own matrices.
+        merged: Whether adapters become part of the encoder's own matrices, and the temperature part of the head's: the
+            model to use. Otherwise the model to train.
 
     Returns:
         The model, in float32 and evaluation mode.
@@ -253,13 +254,22 @@ def unpack_classifier(checkpoint: dict[str, Any], merged: bool = True) -> "Class
     Raises:
         UsageError: If the base of its adapters cannot be loaded, or is another one than it was.
     """
+    from yelp_lightning.network.head import divide_logits
+
+    model = _unpack(checkpoint, merged)
+    if merged:
+        divide_logits(model, checkpoint["encoder"].get("temperature", 1.0))  # early runs had none
+    return model
+
+
+def _unpack(checkpoint: dict[str, Any], merged: bool) -> "Classifier":
     import torch
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING, AutoConfig
 
     packed = checkpoint["encoder"]
     config = AutoConfig.for_model(**json.loads(packed["config"]))
     weights = _weights(checkpoint)
-    pooling = packed.get("pooling", "cls")  # checkpoints before 0.4 have no such key
+    pooling = packed.get("pooling", "cls")  # those of early runs have no such key
     if adapters := packed.get("adapters"):
         return _with_adapters(adapters, config, pooling, weights, merged)
     if pooling == "cls":

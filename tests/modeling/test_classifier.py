@@ -252,7 +252,8 @@ def test_predict_gives_each_row_its_probabilities(short_run: ShortRun, reviews: 
     texts = [json.loads(line)["text"] for line in (reviews / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     for row, probability in zip(rows.tolist(), probabilities, strict=True):
         encoded = short_run.model.tokenizer([texts[row]], truncation=True, max_length=32, return_tensors="pt")
-        torch.testing.assert_close(logits_of(short_run.model, encoded).softmax(-1)[0], probability, atol=1e-5, rtol=0)
+        expected = (logits_of(short_run.model, encoded) / short_run.model.temperature).softmax(-1)[0]
+        torch.testing.assert_close(expected, probability, atol=1e-5, rtol=0)
 
 
 def test_what_is_undefined_is_null_in_json(tiny_bert: Path, tmp_path: Path) -> None:

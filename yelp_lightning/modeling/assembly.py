@@ -8,6 +8,7 @@ from typing import Any
 from yelp_lightning.checkpoint import read_checkpoint
 from yelp_lightning.errors import UsageError
 from yelp_lightning.network.dropout import ATTENTION, set_dropout
+from yelp_lightning.network.head import output_layer
 from yelp_lightning.network.layers import freeze, reinitialize
 from yelp_lightning.network.lora import add_lora, fingerprint, require_peft
 from yelp_lightning.pretrained import Classifier, encoder_config, load_classifier
@@ -48,7 +49,7 @@ def check_options(options: Mapping[str, Any], source: str) -> None:
         )
 
 
-def assemble(options: Mapping[str, Any], source: str) -> tuple[Classifier, dict[str, Any] | None]:
+def assemble(options: Mapping[str, Any], source: str) -> tuple[Classifier, dict[str, Any] | None, float]:
     """Load the encoder with its head, and make of it what the options say.
 
     Args:
@@ -56,22 +57,26 @@ def assemble(options: Mapping[str, Any], source: str) -> tuple[Classifier, dict[
         source: Where the encoder comes from, or a checkpoint.
 
     Returns:
-        The network in training mode; and, where it has adapters, what a checkpoint needs to build it again.
+        The network in training mode; where it has adapters, what a checkpoint needs to build it again; and the
+        temperature of its probabilities, 1 where there was no validation yet.
 
     Raises:
         UsageError: If nothing can be loaded.
     """
     model = load_classifier(source, options["num_labels"], options["label_names"], options["pooling"])
+    output_layer(model)  # refuses, before anything is trained, what could not be left behind
     adapters: dict[str, Any] | None = None
+    temperature = 1.0
     if source.endswith(".ckpt"):
-        adapters = read_checkpoint(Path(source))["encoder"].get("adapters")
+        packed = read_checkpoint(Path(source))["encoder"]
+        adapters, temperature = packed.get("adapters"), packed.get("temperature", 1.0)
     else:
         reinitialize(model, options["reinit_layers"])
         if options["lora"] is not None:
             adapters = {"options": options["lora"], "base": {"source": source, "fingerprint": fingerprint(model)}}
             add_lora(model, options["lora"])
     prepare(model, options)
-    return model, adapters
+    return model, adapters, temperature
 
 
 def prepare(model: Classifier, options: Mapping[str, Any]) -> None:

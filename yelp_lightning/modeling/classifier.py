@@ -1,6 +1,7 @@
 """The classifier: a pretrained encoder with a head that reads the stars, as a LightningModule."""
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,11 +11,13 @@ from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
 from yelp_lightning.modeling.assembly import assemble, check_options
+from yelp_lightning.modeling.calibration import fit_temperature
 from yelp_lightning.modeling.finetuned import FineTuned
 from yelp_lightning.modeling.intervals import accuracy_interval, mae_interval
 from yelp_lightning.modeling.losses import Loss, balanced_weights, star_loss
-from yelp_lightning.modeling.metrics import StarMetrics
+from yelp_lightning.modeling.metrics import Measured, Outputs, StarMetrics
 from yelp_lightning.modeling.optim import Schedule
+from yelp_lightning.modeling.rounding import rounding_errors
 from yelp_lightning.network.lora import LoraOptions, plain
 from yelp_lightning.network.pooling import Pooling
 from yelp_lightning.pretrained import Classifier
@@ -104,6 +107,11 @@ class StarClassifier(FineTuned):
         self.hparams["lora"] = plain(lora)
         self.train_metrics: StarMetrics
         self.train_metrics, self.val_metrics, self.test_metrics = (StarMetrics(num_labels, ordered) for _ in range(3))
+        self.val_outputs, self.test_outputs = Outputs(), Outputs()
+        # What the latest evaluation of a stage saw, row by row.
+        self.measured: dict[str, Measured] = {}
+        self.temperature = 1.0
+        """By which logits are divided for probabilities; of the latest validation, or of the checkpoint."""
         # What the latest evaluation of a stage measured, in the form of metrics.json.
         self.reports: dict[str, dict[str, Any]] = {}
         # What a model with adapters needs to be built again, and the weights of the classes in the loss.
@@ -116,7 +124,7 @@ class StarClassifier(FineTuned):
 
     @override
     def _assemble(self, source: str) -> Classifier:
-        model, self.adapters = assemble(self.hparams, source)
+        model, self.adapters, self.temperature = assemble(self.hparams, source)
         # With adapters, a checkpoint holds no more than what is trained.
         self.strict_loading = self.adapters is None
         return model
@@ -163,7 +171,7 @@ class StarClassifier(FineTuned):
         """Add a validation batch to the metrics.
 
         Args:
-            batch: As in ``training_step``, without ``weight``.
+            batch: ``input_ids (B, T)``, ``attention_mask (B, T)``, ``labels (B,)``, ``row (B,)``.
             batch_idx: Number of the batch.
         """
         self._step("val", batch)
@@ -172,7 +180,7 @@ class StarClassifier(FineTuned):
         """Add a test batch to the metrics.
 
         Args:
-            batch: As in ``training_step``, without ``weight``.
+            batch: As in ``validation_step``.
             batch_idx: Number of the batch.
         """
         self._step("test", batch)
@@ -188,7 +196,7 @@ class StarClassifier(FineTuned):
             ``row (B,)`` int64 and ``probabilities (B, C)`` float32.
         """
         logits = self(batch["input_ids"], batch["attention_mask"])
-        return {"row": batch["row"], "probabilities": logits.softmax(-1)}
+        return {"row": batch["row"], "probabilities": (logits / self.temperature).softmax(-1)}
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics; its loss is logged step by step."""
@@ -205,7 +213,7 @@ class StarClassifier(FineTuned):
         self.log_dict(values, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
-        """Log exact test metrics."""
+        """Log exact test metrics, of the probabilities that `predict` gives."""
         self.log_dict(self._measure("test"), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -215,7 +223,7 @@ class StarClassifier(FineTuned):
             checkpoint: Lightning's mapping; gains ``encoder``, ``reports`` and ``yelp_lightning_version``.
         """
         super().on_save_checkpoint(checkpoint)
-        checkpoint["encoder"] |= {"pooling": self.hparams["pooling"]}
+        checkpoint["encoder"] |= {"pooling": self.hparams["pooling"], "temperature": self.temperature}
         if self.adapters is not None:
             checkpoint["encoder"]["adapters"] = self.adapters
             trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -227,6 +235,8 @@ class StarClassifier(FineTuned):
         # Evaluation is always by plain cross-entropy, so that runs with other losses compare.
         loss = star_loss(logits, labels, **self._loss_options()) if stage == "train" else cross_entropy(logits, labels)
         self._stage_metrics(stage).update(loss.detach(), logits.detach(), labels)
+        if stage != "train":
+            self._stage_outputs(stage).update(logits, labels, batch["row"])
         return loss
 
     def _loss_options(self) -> dict[str, Any]:
@@ -236,8 +246,13 @@ class StarClassifier(FineTuned):
     def _stage_metrics(self, stage: str) -> StarMetrics:
         return {"train": self.train_metrics, "val": self.val_metrics, "test": self.test_metrics}[stage]
 
+    def _stage_outputs(self, stage: str) -> Outputs:
+        return {"val": self.val_outputs, "test": self.test_outputs}[stage]
+
     def _measure(self, stage: str) -> dict[str, float]:
         values, matrix = self._stage_metrics(stage).compute()
+        if stage != "train":
+            values |= self._measure_probabilities(stage)
         confusion = np.array(matrix)
         named = {f"{stage}/{name}": value for name, value in values.items()}
         self.reports[stage] = {
@@ -249,3 +264,17 @@ class StarClassifier(FineTuned):
             f"{stage}/confusion_matrix": matrix,
         }
         return named
+
+    def _measure_probabilities(self, stage: str) -> dict[str, float]:
+        """What depends on the temperature, which is that of the checkpoint or, in a validation, of these rows."""
+        logits, labels, rows = (tensor.cpu().numpy() for tensor in self._stage_outputs(stage).compute())
+        self._stage_outputs(stage).reset()
+        if stage == "val" and not self.trainer.sanity_checking:
+            self.temperature = fit_temperature(logits, labels)
+        measured = self.measured[stage] = Measured(logits, labels, rows, self.temperature)
+        calibrated, raw = measured.calibration(), replace(measured, temperature=1.0).calibration()
+        # Validation rows chose the temperature and so flatter it: there, what it does stands beside the plain values.
+        first, second, suffix = (raw, calibrated, "calibrated") if stage == "val" else (calibrated, raw, "uncalibrated")
+        found = {**first, **{f"{name}_{suffix}": value for name, value in second.items()}}
+        rounding = rounding_errors(measured.probabilities, labels) if self.hparams["ordered"] else {}
+        return {**found, **rounding, "temperature": self.temperature}

@@ -1,7 +1,10 @@
 """Metrics of one split: exact over its rows, whatever the batches and devices."""
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanMetric, Metric, MetricCollection
@@ -12,8 +15,12 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
     MulticlassF1Score,
 )
+from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.utilities import dim_zero_cat
 
-# B rows, C classes (stars)
+# B rows of a batch, n of a split, C classes (stars)
+BINS = 15
+"""Equal bins of the calibration error."""
 
 
 class StarMeanAbsoluteError(MeanAbsoluteError):
@@ -43,7 +50,7 @@ class StarWithinOne(MeanMetric):
 
 
 class StarCalibrationError(MulticlassCalibrationError):
-    """Expected calibration error, 15 equal bins, of the most probable stars."""
+    """Expected calibration error of the most probable stars."""
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Add a batch.
@@ -52,9 +59,13 @@ class StarCalibrationError(MulticlassCalibrationError):
             logits: ``(B, C)`` float.
             labels: ``(B,)`` int64.
         """
-        # torchmetrics 1.9 takes logits that all lie in [0, 1] for probabilities, and gives a probability of exactly 1
-        # a sixteenth bin; 1 - 2**-24 is the float32 just below 1.
-        super().update(logits.softmax(-1).clamp(max=1 - 2**-24), labels)
+        super().update(_below_one(logits.softmax(-1)), labels)
+
+
+def _below_one(probabilities: Tensor) -> Tensor:
+    # torchmetrics 1.9 takes logits that all lie in [0, 1] for probabilities, and gives a probability of exactly 1 a
+    # sixteenth bin; 1 - 2**-24 is the float32 just below 1.
+    return probabilities.clamp(max=1 - 2**-24)
 
 
 class StarMetrics(torch.nn.Module):
@@ -81,7 +92,7 @@ class StarMetrics(torch.nn.Module):
                 "accuracy": MulticlassAccuracy(average="micro", **options),
                 "macro_f1": MulticlassF1Score(average="macro", **options),
                 **(ordinal if ordered else {}),
-                "ece": StarCalibrationError(n_bins=15, norm="l1", **options),
+                "ece": StarCalibrationError(n_bins=BINS, norm="l1", **options),
             }
         )
         self.confusion = MulticlassConfusionMatrix(**options)
@@ -111,3 +122,67 @@ class StarMetrics(torch.nn.Module):
         self.scores.reset()
         self.confusion.reset()
         return {name: float(value) for name, value in values.items()}, confusion.tolist()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model said of each row of a split, in the split's order.
+
+    Args:
+        logits: ``(n, C)``, as the network gives them.
+        labels: ``(n,)``, 0..C-1.
+        rows: ``(n,)``, numbers of the rows in the split, 0..n-1 rising.
+        temperature: By which logits are divided for probabilities.
+    """
+
+    logits: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    temperature: float
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """``(n, C)``, as `predict` gives them; rows sum to 1."""
+        return (torch.from_numpy(self.logits).double() / self.temperature).softmax(-1).numpy()
+
+    def calibration(self) -> dict[str, float]:
+        """Log-loss (``loss``, nats) and calibration error (``ece``) of the probabilities."""
+        logits, labels = torch.from_numpy(self.logits).double() / self.temperature, torch.from_numpy(self.labels)
+        probabilities = _below_one(logits.softmax(-1).float())
+        ece = multiclass_calibration_error(probabilities, labels, self.logits.shape[1], BINS, validate_args=False)
+        return {"loss": float(torch.nn.functional.cross_entropy(logits, labels)), "ece": float(ece)}
+
+
+class Outputs(Metric):
+    """Logits and labels of all rows of a split, from all devices."""
+
+    logits: list[Tensor]
+    labels: list[Tensor]
+    rows: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("logits", "labels", "rows"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: ``(B, C)`` float32.
+            labels: ``(B,)`` int64, 0..C-1.
+            rows: ``(B,)`` int64, their numbers in the split.
+        """
+        self.logits.append(logits)
+        self.labels.append(labels)
+        self.rows.append(rows)
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All rows in the split's order. Every device must call it.
+
+        Returns:
+            ``logits (n, C)`` float32, ``labels (n,)`` and ``rows (n,)`` int64.
+        """
+        logits, labels, rows = (dim_zero_cat(parts) for parts in (self.logits, self.labels, self.rows))
+        order = rows.argsort()
+        return logits[order], labels[order], rows[order]
