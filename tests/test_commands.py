@@ -1,4 +1,4 @@
-"""fit, validate, test, predict and compare, end to end, through the command line."""
+"""fit, validate, test and predict, end to end, through the command line."""
 
 import csv
 import json
@@ -188,20 +188,6 @@ def test_text_alone_imports_no_lightning(trained: Path) -> None:
     assert process.returncode == 0, process.stderr
     assert "star" in process.stdout
     assert process.stderr == ""
-
-
-def test_compare_shows_both_models(
-    trained: Path, cli: Callable[..., None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run = shutil.copytree(trained, tmp_path / "run")
-    cli("compare", "--ckpt_path", run)
-    found = json.loads((run / "comparison.json").read_text(encoding="utf-8"))
-    assert list(found) == ["un-tuned", "tuned"]
-    assert found["un-tuned"]["test/n"] == found["tuned"]["test/n"] == 41
-    assert found["tuned"]["test/accuracy"] > found["un-tuned"]["test/accuracy"]
-    shown = capfd.readouterr().out
-    assert "un-tuned" in shown
-    assert f"{found['tuned']['test/accuracy']:.3f}" in shown
 
 
 def test_last_goes_on_where_it_stopped(

@@ -1,5 +1,6 @@
 """The stars of one review, by torch and transformers alone: Lightning takes longer to import than this to answer."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint, require_stars
 from yelp_lightning.data.truncation import Encoder
 from yelp_lightning.errors import UsageError
-from yelp_lightning.pretrained import class_names, unpack_classifier, unpack_tokenizer
+from yelp_lightning.pretrained import class_names, load_classifier, unpack_classifier, unpack_tokenizer
 
 
 def predict_text(ckpt_path: str, text: str, output: str | None = None) -> None:
@@ -59,13 +60,48 @@ def star_probabilities(checkpoint: dict[str, Any], text: str) -> npt.NDArray[np.
     Returns:
         ``(C,)``, sums to 1.
     """
+    return _probabilities(unpack_classifier(checkpoint), checkpoint, text)
+
+
+def before_and_after(paths: dict[str, Path], text: str, seed: int) -> dict[str, dict[str, float]]:
+    """Probabilities of the classes for one review, by the model that a run has started from and by tuned ones.
+
+    Args:
+        paths: Name to checkpoint file of each tuned model.
+        text: The review.
+        seed: Of the head of the un-tuned model, which is that of the first.
+
+    Returns:
+        Model's name, ``un-tuned`` first, to class name to probability.
+
+    Raises:
+        UsageError: If a checkpoint or the encoder cannot be loaded.
+    """
+    import torch
+
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    names: list[str] = []
+    for name, path in paths.items():
+        checkpoint = read_checkpoint(path)
+        require_stars(checkpoint, path)
+        options = checkpoint["hyper_parameters"]
+        if not found:
+            torch.manual_seed(seed)
+            kind = options["pretrained"], options["num_labels"], options["label_names"], options.get("pooling", "cls")
+            found["un-tuned"] = _probabilities(load_classifier(*kind), checkpoint, text)
+            names = list(class_names(options["num_labels"], options["label_names"]).values())
+        found[name] = star_probabilities(checkpoint, text)
+    return {name: dict(zip(names, values.tolist(), strict=True)) for name, values in found.items()}
+
+
+def _probabilities(model: Any, checkpoint: dict[str, Any], text: str) -> npt.NDArray[np.float32]:
     import torch
     import transformers
 
     transformers.logging.disable_progress_bar()
-    model, tokenizer = unpack_classifier(checkpoint), unpack_tokenizer(checkpoint["encoder"])
     options = checkpoint["datamodule_hyper_parameters"]
-    (ids,), _ = Encoder(tokenizer, options["max_length"], options.get("truncation", "head"))([text])
+    encoder = Encoder(unpack_tokenizer(checkpoint["encoder"]), options["max_length"], options.get("truncation", "head"))
+    (ids,), _ = encoder([text])
     with torch.inference_mode():
         input_ids = torch.tensor([ids])
         logits = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits
