@@ -18,7 +18,7 @@ _STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   overflow-wrap: anywhere }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem } h3 { font-size: 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 .wide { overflow-x: auto; margin: .5rem 0 }
 table { border-collapse: collapse; overflow-wrap: normal }
 caption { text-align: left; font-size: .9rem; padding: .2rem 0; max-width: calc(100vw - 2rem) }

@@ -147,7 +147,7 @@ def by_truncation(rows: TestedRows) -> list[Group]:
     Returns:
         The groups that have rows.
     """
-    groups = [Group("whole reviews", ~rows.truncated), Group("truncated reviews", rows.truncated)]
+    groups = [Group("whole", ~rows.truncated), Group("truncated", rows.truncated)]
     return [group for group in groups if group.inside.any()]
 
 

@@ -115,7 +115,7 @@ def _lengths(rows: TestedRows, tested: Tested) -> list[str]:
     """The shortest reviews against the longest, and whole against truncated ones."""
     said, right = [], tested.preds == rows.labels
     kinds = [(f"reviews of {group.name} tokens", group.inside) for group in by_length(rows)]
-    for groups in (kinds, [(group.name, group.inside) for group in by_truncation(rows)]):
+    for groups in (kinds, [(f"{group.name} reviews", group.inside) for group in by_truncation(rows)]):
         (first, inside), (last, others) = groups[0], groups[-1]
         one, other = Share.of(right[inside]), Share.of(right[others])
         if first != last and one.enough and other.enough:

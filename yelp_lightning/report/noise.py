@@ -45,7 +45,7 @@ def label_errors(measured: Measured) -> list[int]:
     from cleanlab.filter import find_label_issues
 
     with warnings.catch_warnings():
-        # It says of which classes there are too few rows to leave some out; none is left out of a report.
+        # It warns of classes whose rows are so few that it calls none of them wrong.
         warnings.filterwarnings("ignore", module="cleanlab")
         found: npt.NDArray[np.int64] = find_label_issues(
             measured.labels, measured.probabilities, return_indices_ranked_by="self_confidence", n_jobs=1

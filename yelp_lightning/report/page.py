@@ -60,6 +60,7 @@ def write_report(
     ]
     body = (f"<section><h2>{html.escape(heading)}</h2>{content}</section>" for heading, content in parts)
     with atomic_file(path) as temporary:
+        # The name of a file may hold what is no letter.
         temporary.write_text(page(title, body), encoding="utf-8", errors="replace")
 
 
@@ -135,32 +136,24 @@ def _reliability(rows: TestedRows, models: Sequence[Tested]) -> str:
     if len(rows.labels) < ENOUGH:
         return _paragraph(f"A reliability diagram needs {ENOUGH} reviews or more.")
     note = (
-        "On the diagonal, as many reviews are read right as the confidence promises. Each point holds as many reviews."
+        "On the diagonal, as many reviews are read right as the confidence promises. Each point stands for about as "
+        "many reviews, and its line is the 95 % interval."
     )
     return reliability_plot(rows, models) + _paragraph(note)
 
 
 def _lengths(rows: TestedRows, models: Sequence[Tested]) -> str:
-    groups = by_length(rows)
-    made = []
-    kinds = {"accuracy": group_accuracy} | ({"MAE in classes": group_mae} if rows.ordered else {})
-    tables = [("tokens before truncation", groups), ("truncation", by_truncation(rows))]
-    for label, measure in kinds.items():
+    groups = [*by_length(rows), *by_truncation(rows)]
+    measures = {"accuracy": group_accuracy} | ({"MAE in classes": group_mae} if rows.ordered else {})
+    plots, columns = [], {"n": [f"{int(group.inside.sum()):,}" for group in groups]}
+    for label, measure in measures.items():
         series = {tested.name: [measure(group, rows, tested) for group in groups] for tested in models}
-        made.append(groups_plot(label, groups, series))
-    for caption, some in tables:
-        head = [
-            "reviews",
-            "n",
-            *(f"{label}{'' if len(models) == 1 else f', {one.name}'}" for label in kinds for one in models),
-        ]
-        lines = [
-            [group.name, f"{int(group.inside.sum()):,}",
-             *(_estimate(*measure(group, rows, one)) for measure in kinds.values() for one in models)]
-            for group in some
-        ]  # fmt: skip
-        made.append(table(head, lines, f"By {caption}; [..]: 95 % interval."))
-    return "".join(made)
+        plots.append(groups_plot(label, groups, series))
+        for name, estimates in series.items():
+            columns[f"{label}, {name}" if len(models) > 1 else label] = [_estimate(*one) for one in estimates]
+    lines = zip([group.name for group in groups], *columns.values(), strict=True)
+    caption = "Reviews by their tokens before truncation, and whole ones beside truncated ones. [..]: 95 % interval."
+    return "".join(plots) + table(["reviews", *columns], lines, caption)
 
 
 def _curves(curves: Sequence[Curve]) -> str:

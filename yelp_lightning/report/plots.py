@@ -166,13 +166,13 @@ def groups_plot(label: str, groups: Sequence[Group], series: Mapping[str, Sequen
             _intervals(axes, np.arange(len(groups)) + aside, estimates, number, label=name, linestyle="none")
         axes.set_xticks(range(len(groups)), [group.name for group in groups])
         axes.set_xlim(-0.5, len(groups) - 0.5)
-        axes.set_xlabel("tokens before truncation")
+        axes.set_xlabel("tokens before truncation; whole and truncated reviews")
         axes.set_ylim(bottom=0)
         axes.set_ylabel(label)
         if len(series) > 1:
             legend(axes)
 
-    return plot(f"{label}, by length", draw)
+    return plot(f"{label} by length and truncation", draw)
 
 
 def curve_plot(metric: str, curves: Sequence[Curve]) -> str:
