@@ -295,14 +295,17 @@ class YelpCLI(LightningCLI):
         folder = Path(self.trainer.default_root_dir)
         require_writable(folder, "trainer.default_root_dir")
         self.datamodule.check(command, self._devices)
-        # The table below shows the same numbers with their intervals.
         path = self._get(self.config, "ckpt_path")
-        getattr(self.trainer, command)(**kwargs, ckpt_path=path, verbose=False)
+        getattr(self.trainer, command)(**kwargs, ckpt_path=path, verbose=False)  # the table below has intervals too
         if self.trainer.is_global_zero:
             report = {**self.model.reports[stage], f"{stage}/source": self.datamodule.hparams["source"]}
             write_metrics(folder, stage, report)
             name = {"val": "validation", "test": "test"}[stage]
             print_metrics(f"{path} on the {name} rows", {"tuned": report}, stage)
+            if stage == "test":
+                from yelp_lightning.report.tested import report_test  # late: it imports scikit-learn
+
+                print(f"wrote {report_test(folder, Path(path), self.model, self.datamodule)}")
 
     def predict(self, **kwargs: Any) -> None:
         """Write the stars of each review, in input order.

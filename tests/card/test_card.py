@@ -1,18 +1,15 @@
 """The data card: what it says is counted again here, its page stands alone, the cache that it fills is that of fit."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import Outside, needs_chromium, see
 from conftest import review, write_jsonl
 from transformers import AutoTokenizer
 
@@ -94,35 +91,13 @@ def test_example_is_decoded_back(described: Callable[..., dict[str, Any]]) -> No
     assert example["decoded"].startswith("[CLS]")
 
 
-class Outside(HTMLParser):
-    """Collects what a page would load, and its text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loaded: list[str] = []
-        self.tags: Counter[str] = Counter()
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.loaded += [
-            value for name, value in attrs if value and name in ("src", "href", "xlink:href") and value[0] != "#"
-        ]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def test_page_stands_alone(described: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     described()
     page = (tmp_path / "run" / "data.html").read_text(encoding="utf-8")
-    parser = Outside()
-    parser.feed(page)
+    parser = Outside(page)
     assert parser.loaded == []
     assert parser.tags["script"] == parser.tags["link"] == parser.tags["img"] == 0
     assert parser.tags["svg"] == 4
-    assert "url(http" not in page
-    assert "@import" not in page
     assert "refused: label outside" in parser.text
     assert "currentColor" in page
 
@@ -188,33 +163,13 @@ def test_refused(refused: Callable[..., str], tiny_bert: Path, source: Path, tmp
     )
 
 
-CHROMIUM = shutil.which("chromium")
-MEASURE = """<iframe id="card" style="width: {width}px; border: 0" srcdoc="{page}"></iframe><script>
-onload = () => {{
-    const page = document.getElementById("card").contentDocument;
-    const text = [...page.querySelectorAll("svg text")].map(one => one.getBoundingClientRect());
-    document.title = [page.documentElement.scrollWidth, page.querySelectorAll("svg").length, text.length].join(" ");
-}}
-</script>"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 @pytest.mark.parametrize("width", [1280, 390])
 def test_page_fits_the_window_of_a_real_browser(
     described: Callable[..., dict[str, Any]], tmp_path: Path, width: int
 ) -> None:
     described()
-    page = (tmp_path / "run" / "data.html").read_text(encoding="utf-8")
-    (tmp_path / "measure.html").write_text(MEASURE.format(width=width, page=html.escape(page)), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-               "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'browser'}"]  # fmt: skip
-    process = subprocess.run(
-        [str(CHROMIUM), *options, "--dump-dom", (tmp_path / "measure.html").as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    measured = re.search(r"<title>(\d+) (\d+) (\d+)</title>", process.stdout)
-    assert measured, process.stdout[:500]
-    scroll_width, plots, texts = map(int, measured.groups())
-    assert scroll_width <= width  # nothing to the right of what a reader sees
-    assert plots == 4
-    assert texts > 20
+    seen = see((tmp_path / "run" / "data.html").read_text(encoding="utf-8"), width, tmp_path)
+    assert seen.width <= width  # nothing to the right of what a reader sees
+    assert seen.plots == 4
+    assert seen.words > 20

@@ -59,8 +59,12 @@ def test_one_run_beside_what_it_started_from_and_a_baseline(
     assert max(len(line) for line in shown.splitlines() if str(tmp_path) not in line) <= 80
     page = (run / "comparison.md").read_text(encoding="utf-8")
     assert f"{tuned['qwk']:.3f} [" in page
+    report = (run / "comparison.html").read_text(encoding="utf-8")
+    assert f"{tuned['qwk']:.3f} [" in report
+    assert report.index("Differences") < report.index("Findings")
     # What `test` says of the same rows.
     cli("test", "--ckpt_path", run)
+    assert "Findings" in (run / "report.html").read_text(encoding="utf-8")
     tested = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for name in (*METRICS, "mae_median", "mae_expected", "mae_rounded"):
         assert tuned[name] == pytest.approx(tested[f"test/{name}"], abs=1e-5), name
@@ -120,7 +124,8 @@ def test_what_cannot_be_measured_is_left_out_and_said(
     assert found["left_out"]["un-tuned"].startswith("`model.pretrained` is")
     assert "no longer holds the train rows" in found["left_out"]["TF-IDF"]
     assert "TF-IDF is left out" in capfd.readouterr().out
-    assert "TF-IDF is left out" in (run / "comparison.md").read_text(encoding="utf-8")
+    for name in ("comparison.md", "comparison.html"):
+        assert "TF-IDF is left out" in (run / name).read_text(encoding="utf-8")
 
 
 def test_one_review_before_and_after(

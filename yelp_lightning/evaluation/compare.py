@@ -1,6 +1,7 @@
 """The command `compare`: un-tuned, a cheap baseline and tuned models on the same test rows."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ from yelp_lightning.errors import UsageError
 from yelp_lightning.evaluation.comparison import Group, compare
 from yelp_lightning.evaluation.contestants import Run, find_runs, require_same_rows, tfidf, tuned, untuned
 from yelp_lightning.evaluation.scores import Answers
-from yelp_lightning.evaluation.writing import markdown, print_comparison, print_text
+from yelp_lightning.evaluation.writing import markdown, print_comparison, print_text, sections, title
 from yelp_lightning.files import atomic_file, require_writable
 from yelp_lightning.inference.text import before_and_after
 from yelp_lightning.modeling.metrics import Measured
 from yelp_lightning.options import OptionParser
 from yelp_lightning.quiet import quiet
 from yelp_lightning.ranges import NonNegativeInt, PositiveInt
+from yelp_lightning.report.curves import read_curve
+from yelp_lightning.report.page import write_report
+from yelp_lightning.report.rows import Tested, TestedRows
 
-JSON, MARKDOWN = "comparison.json", "comparison.md"
+JSON, MARKDOWN, HTML = "comparison.json", "comparison.md", "comparison.html"
 UNTUNED, TFIDF = "un-tuned", "TF-IDF"
 
 
@@ -44,20 +48,30 @@ def main(arguments: list[str]) -> None:
     runs = {name: [_run(parser, arguments, path) for path in files] for name, files in paths.items()}
     every = [run for group in runs.values() for run in group]
     require_same_rows(every)
-    groups, left_out = _beside(every[0], options)
+    measured, left_out = _beside(every[0], options)
     for name, group in runs.items():
         _say(name, len(group))
-        groups[name] = Group([_answers(tuned(run)) for run in group], [str(run.path) for run in group])
-    comparison = {
-        "source": every[0].datamodule.hparams["source"],
-        "left_out": left_out,
-        **compare(groups, every[0].options["ordered"]),
+        measured[name] = {str(run.path): tuned(run) for run in group}
+    groups = {
+        name: Group([Answers(of.probabilities, of.labels) for of in models.values()], list(models))
+        for name, models in measured.items()
     }
+    ordered = every[0].options["ordered"]
+    source = every[0].datamodule.hparams["source"]
+    comparison = {"source": source, "left_out": left_out, **compare(groups, ordered)}
     for name, text in {JSON: json.dumps(comparison, indent=2) + "\n", MARKDOWN: markdown(comparison)}.items():
         with atomic_file(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    # The tuned models first: it is their mistakes that are shown, of several seeds those of the median one.
+    tested = [
+        Tested(name, list(measured[name].values())[groups[name].typical])
+        for name in [*runs, *(name for name in measured if name not in runs)]
+    ]
+    curves = [read_curve(run.path.parent, run.path.parent.name) for run in every]
+    rows = TestedRows.of(every[0].datamodule, ordered)
+    write_report(folder / HTML, title(comparison), rows, tested, curves, sections(comparison))
     print_comparison(comparison)
-    print(f"wrote {folder / JSON} and {folder / MARKDOWN}")
+    print(f"wrote {', '.join(str(folder / name) for name in (JSON, MARKDOWN, HTML))}")
 
 
 def _parser() -> OptionParser:
@@ -90,31 +104,27 @@ def _run(parser: OptionParser, arguments: list[str], path: Path) -> Run:
     return Run(path, checkpoint, datamodule)
 
 
-def _beside(run: Run, options: Any) -> tuple[dict[str, Group], dict[str, str]]:
-    """What the tuned models stand beside; and why something does not, by its name."""
-    groups, left_out = {}, {}
-    try:
-        heads = range(options.seed, options.seed + options.heads)
-        _say(UNTUNED, len(heads))
-        answers = [_answers(untuned(run, seed)) for seed in heads]
-        groups[UNTUNED] = Group(answers, [f"{run.options['pretrained']}, head with seed {seed}" for seed in heads])
-    except UsageError as error:
-        left_out[UNTUNED] = str(error)
+def _beside(run: Run, options: Any) -> tuple[dict[str, dict[str, Measured]], dict[str, str]]:
+    """What the tuned models stand beside, by name and source; and why something does not."""
+    ways: dict[str, Callable[[], dict[str, Measured]]] = {}
+    heads = range(options.seed, options.seed + options.heads)
+    ways[UNTUNED] = lambda: {
+        f"{run.options['pretrained']}, head with seed {seed}": untuned(run, seed) for seed in heads
+    }
     if options.baseline:
+        ways[TFIDF] = lambda: {f"the training rows of {run.path}": tfidf(run)}
+    measured, left_out = {}, {}
+    for name, measure in ways.items():
+        _say(name, len(heads) if name == UNTUNED else 1)
         try:
-            _say(TFIDF, 1)
-            groups[TFIDF] = Group([tfidf(run)], [f"the training rows of {run.path}"])
+            measured[name] = measure()
         except UsageError as error:
-            left_out[TFIDF] = str(error)
-    return groups, left_out
+            left_out[name] = str(error)
+    return measured, left_out
 
 
 def _say(name: str, models: int) -> None:
     print(f"measuring {name}" + (f" ({models} models)" if models > 1 else ""), flush=True)
-
-
-def _answers(measured: Measured) -> Answers:
-    return Answers(measured.probabilities, measured.labels)
 
 
 def _names(typed: list[str]) -> dict[str, str]:

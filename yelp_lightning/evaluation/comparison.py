@@ -30,9 +30,10 @@ class Group:
     sources: Sequence[str]
 
     @property
-    def typical(self) -> Answers:
-        """The member of median accuracy."""
-        return sorted(self.members, key=lambda member: float(member.right.mean()))[(len(self.members) - 1) // 2]
+    def typical(self) -> int:
+        """Number of the member of median accuracy."""
+        accuracies = [float(member.right.mean()) for member in self.members]
+        return int(np.argsort(accuracies, kind="stable")[(len(accuracies) - 1) // 2])
 
 
 def compare(groups: Mapping[str, Group], ordered: bool = True, seed: int = 0) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def _of_pair(
         means = [np.mean([scores(member)[name] for member in groups[group].members]) for group in (of, over)]
         found[name] = _number(means[0] - means[1])
         found[f"{name}_interval"] = _interval(drawn[of][name] - drawn[over][name])
-    tested = mcnemar(groups[of].typical, groups[over].typical)
+    tested = mcnemar(*(groups[name].members[groups[name].typical] for name in (of, over)))
     return {**found, "mcnemar": {"only_of": tested["only_one"], "only_over": tested["only_other"], "p": tested["p"]}}
 
 

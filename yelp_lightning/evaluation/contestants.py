@@ -12,7 +12,6 @@ from yelp_lightning.checkpoint import BEST, find_checkpoint
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.errors import UsageError
 from yelp_lightning.evaluation.baseline import baseline
-from yelp_lightning.evaluation.scores import Answers
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.modeling.metrics import Measured
 
@@ -117,7 +116,7 @@ def untuned(run: Run, seed: int) -> Measured:
     return _test(StarClassifier(**{**run.options, "lora": None}), run.datamodule)
 
 
-def tfidf(run: Run) -> Answers:
+def tfidf(run: Run) -> Measured:
     """Train the cheap baseline on a run's training rows and test it.
 
     Args:
@@ -139,7 +138,9 @@ def tfidf(run: Run) -> Answers:
         splits.append((list(data.reviews.texts(split)), _labels(data, split)))
     reviews = run.datamodule.reviews
     probabilities = baseline(splits[0], splits[1], list(reviews.texts("test")), run.options["num_labels"])
-    return Answers(probabilities, _labels(run.datamodule, "test"))
+    labels = _labels(run.datamodule, "test")
+    logits = np.log(probabilities.clip(np.finfo(np.float32).tiny)).astype(np.float32)
+    return Measured(logits, labels, np.arange(len(labels)), 1.0)
 
 
 def _labels(data: ReviewDataModule, split: str) -> Any:

@@ -1,6 +1,7 @@
 """The comparison in words: tables on screen, and the same as markdown."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import rich.box
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from yelp_lightning.evaluation.scores import METRICS
+from yelp_lightning.page import table
 
 # Columns of a table that 80 characters hold.
 _AT_ONCE = 3
@@ -157,13 +159,35 @@ def markdown(comparison: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def sections(comparison: dict[str, Any]) -> list[tuple[str, str]]:
+    """The tables as html.
+
+    Args:
+        comparison: What comparison.json holds.
+
+    Returns:
+        Heading and content of the report's first sections.
+    """
+    made = {
+        "Comparison": [metric_rows(comparison), spread_rows(comparison)],
+        "Differences": [difference_rows(comparison)],
+        "Stars from probabilities": [rounding_rows(comparison)],
+    }
+    left_out = "".join(
+        f"<p>{escape(f'{name} is left out: {reason}')}</p>" for name, reason in comparison["left_out"].items()
+    )
+    found = [(heading, "".join(table(head, rows) for head, rows in tables if rows)) for heading, tables in made.items()]
+    found[0] = (found[0][0], f"{found[0][1]}<p>{escape(NOTE)}.</p>{left_out}")
+    return [(heading, content) for heading, content in found if content]
+
+
 def _print(console: Console, head: Sequence[str], rows: Rows) -> None:
-    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, column in enumerate(head):
-        table.add_column(column, justify="right" if number else "left")
+        made.add_column(column, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    console.print(table)
+        made.add_row(*(cell.replace("[", r"\[") for cell in row))
+    console.print(made)
     console.print()
 
 
