@@ -33,6 +33,7 @@ from yelp_lightning.options import OptionParser, refused_by_class, refused_by_tr
 from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import SaveRunConfig, claim, finish, is_finished, write_metrics
 from yelp_lightning.training.averaging import TopCheckpoints
+from yelp_lightning.training.dashboard import keep_model
 from yelp_lightning.training.differences import compare_run, ends_at
 from yelp_lightning.training.keeping import CheckpointOptions, check_monitor, require_score
 from yelp_lightning.training.memory import memory_explained
@@ -265,6 +266,7 @@ class YelpCLI(LightningCLI):
         if not self._keeps_checkpoints() or not self.trainer.is_global_zero:
             return
         metrics, monitor = finish(folder), self._get(self.config, "checkpoint").monitor
+        keep_model(self.trainer)
         print_metrics(f"{folder}: the best validation, by {monitor} {metrics[monitor]:.3f}", {"tuned": metrics}, "val")
         if self._get(self.config, "task") == "masked_words":
             print(f"Use it:      python -m yelp_lightning fit --model.pretrained {folder} ...")
