@@ -12,7 +12,7 @@ from conftest import ROOT
 from yelp_lightning.__main__ import COMMANDS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FOLDERS = ("yelp_lightning", "configs", "benchmarks", "tests")
+FOLDERS = ("yelp_lightning", "configs", "benchmarks", "docs", "tests")
 
 
 def summary(path: Path) -> str:
@@ -50,7 +50,7 @@ def test_commands_in_the_readme_exist() -> None:
 
 
 def test_files_in_the_readme_exist() -> None:
-    named = re.findall(r"(?:configs|benchmarks|tests|yelp_lightning)/[\w./-]+\.(?:yaml|py|md|json)", README)
+    named = re.findall(r"(?:configs|benchmarks|docs|tests|yelp_lightning)/[\w./-]+\.(?:yaml|py|md|json|png)", README)
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 

@@ -1,5 +1,6 @@
 """However many processes, and whatever they share out: the same weights, and files that any number of devices read."""
 
+import csv
 import json
 import os
 import shutil
@@ -55,6 +56,12 @@ def same_weights(found: Path, expected: Path, steps: int) -> None:
         torch.testing.assert_close(other["state_dict"][name], weight, atol=1e-5, rtol=0, msg=lambda m, n=name: n + m)
 
 
+def logged(run: Path, key: str) -> dict[int, float]:
+    """A curve of a run's csv log, step to value."""
+    with (run / "csv" / "version_0" / "metrics.csv").open(encoding="utf-8") as file:
+        return {int(row["step"]): float(row[key]) for row in csv.DictReader(file) if row[key]}
+
+
 @pytest.mark.parametrize("way", ["ddp", "model_parallel"])
 def test_two_processes_equal_one(runs: Path, way: str) -> None:
     same_weights(runs / way / "last.ckpt", runs / "one" / "last.ckpt", STEPS)
@@ -63,6 +70,9 @@ def test_two_processes_equal_one(runs: Path, way: str) -> None:
     one, two = (json.loads((runs / name / "metrics.json").read_text(encoding="utf-8")) for name in ("one", way))
     assert two["val/loss"] == pytest.approx(one["val/loss"], abs=1e-5)
     assert two["n"] == 20
+    norms, same = (logged(runs / name, "train/grad_norm") for name in (way, "one"))
+    assert norms == pytest.approx(same, rel=1e-4)
+    assert list(norms) == [9, 19]  # every tenth step, from 0
 
 
 def test_a_run_goes_on_elsewhere(runs: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Read back what a finished wandb run wrote, through wandb's own `wandb leet inspect`."""
+"""Read back what a finished wandb run wrote: its records through wandb's own `wandb leet inspect`, and its tables."""
 
 import json
 import subprocess
@@ -14,8 +14,9 @@ def read_wandb(folder: Path) -> dict[str, Any]:
         folder: A run's folder or .wandb file; a folder ``wandb`` of several runs means the latest.
 
     Returns:
-        ``config``, nested as it was logged; ``history``, a dict per logged row; ``summary``, the last values;
-        ``project`` and ``state`` ("finished").
+        ``config``, nested as it was logged; ``history``, a dict per logged row; ``tables``, what each table held at
+        each step, ``{key: {step: {columns, data}}}``; ``summary``, the last and best values; ``artifacts``, the
+        records of those that are no tables; ``project`` and ``state`` ("finished").
     """
 
     def inspect(*options: str) -> str:
@@ -24,7 +25,16 @@ def read_wandb(folder: Path) -> dict[str, Any]:
 
     records = [json.loads(line) for line in inspect().splitlines()]
     run = json.loads(inspect("--summary"))
+    history = [record["history"]["item"] for record in records if record["type"] == "history"]
+    tables: dict[str, dict[int, Any]] = {}
+    for row in history:
+        for key in [name.removesuffix("._type") for name, value in row.items() if value == "table-file"]:
+            path = Path(run["file"]).parent / "files" / row[f"{key}.path"]
+            tables.setdefault(key, {})[row["trainer/global_step"]] = json.loads(path.read_text(encoding="utf-8"))
+    artifacts = [record["artifact"] for record in records if record["type"] == "artifact"]
     return {
-        "history": [record["history"]["item"] for record in records if record["type"] == "history"],
+        "history": history,
+        "tables": tables,
+        "artifacts": [artifact for artifact in artifacts if artifact["type"] != "run_table"],
         **{name: run[name] for name in ("config", "summary", "project", "state")},
     }

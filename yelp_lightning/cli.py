@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -26,6 +24,7 @@ from yelp_lightning.data.inputs import STDIN
 from yelp_lightning.errors import UsageError
 from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import require_writable
+from yelp_lightning.inference.gathering import gather
 from yelp_lightning.inference.predictions import STDOUT, check_output, predictions_table, write_predictions
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.modeling.masked_words import MaskedWords
@@ -33,6 +32,7 @@ from yelp_lightning.options import OptionParser, refused_by_class, refused_by_tr
 from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import SaveRunConfig, claim, finish, is_finished, write_metrics
 from yelp_lightning.training.averaging import TopCheckpoints
+from yelp_lightning.training.dashboard import keep_model
 from yelp_lightning.training.differences import compare_run, ends_at
 from yelp_lightning.training.keeping import CheckpointOptions, check_monitor, require_score
 from yelp_lightning.training.memory import memory_explained
@@ -265,6 +265,7 @@ class YelpCLI(LightningCLI):
         if not self._keeps_checkpoints() or not self.trainer.is_global_zero:
             return
         metrics, monitor = finish(folder), self._get(self.config, "checkpoint").monitor
+        keep_model(self.trainer)
         print_metrics(f"{folder}: the best validation, by {monitor} {metrics[monitor]:.3f}", {"tuned": metrics}, "val")
         if self._get(self.config, "task") == "masked_words":
             print(f"Use it:      python -m yelp_lightning fit --model.pretrained {folder} ...")
@@ -334,17 +335,9 @@ class YelpCLI(LightningCLI):
             print(f"warning: {inputs.blank} of the reviews {are} blank; the stars mean nothing", file=sys.stderr)
         path = self._get(self.config, "ckpt_path")
         batches: Any = self.trainer.predict(**kwargs, ckpt_path=path, return_predictions=True)
-        merged = self._gather({name: torch.cat([batch[name] for batch in batches]) for name in batches[0]})
+        probabilities = gather(batches, self.trainer.world_size)
         if self.trainer.is_global_zero:
-            order = np.argsort(merged["row"])
-            assert len(order) == inputs.count, f"{len(order)} predictions for {inputs.count} rows"
+            assert len(probabilities) == inputs.count, f"{len(probabilities)} predictions for {inputs.count} rows"
             names, ordered = self.model.hparams["label_names"], self.model.hparams["ordered"]
-            table = predictions_table(merged["probabilities"][order], inputs.ids, inputs.id_column, names, ordered)
+            table = predictions_table(probabilities, inputs.ids, inputs.id_column, names, ordered)
             write_predictions(table, output)
-
-    def _gather(self, local: dict[str, torch.Tensor]) -> dict[str, Any]:
-        parts: list[Any] = [{name: tensor.cpu().numpy() for name, tensor in local.items()}]
-        if self.trainer.world_size > 1:
-            parts = parts * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, parts[0])
-        return {name: np.concatenate([part[name] for part in parts]) for name in local}

@@ -1,17 +1,14 @@
 """Weights & Biases that never stops a training: no key or no server means an offline run and one line that says so."""
 
 import contextlib
-import json
 import os
 import shlex
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 from lightning_utilities.core.imports import RequirementCache
 from typing_extensions import override
 
@@ -39,6 +36,8 @@ class WandbLogger(LightningWandbLogger):
 
     Args:
         *args: Of Lightning's ``WandbLogger``.
+        log_text: Whether the table of errors shows the texts of reviews, which then leave this machine.
+        log_model: Whether the best model becomes an artifact of the run, ``best`` and ``latest``, once it is finished.
         **kwargs: Of Lightning's ``WandbLogger``; others, such as ``entity``, ``tags`` and ``group``, go to
             ``wandb.init``.
 
@@ -46,13 +45,15 @@ class WandbLogger(LightningWandbLogger):
         UsageError: If wandb is missing or too old.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, log_text: bool = False, log_model: bool = False, **kwargs: Any) -> None:
         if not WANDB:
             raise UsageError(
                 f"`trainer.logger` is yelp_lightning.loggers.WandbLogger, which needs {WANDB.requirement}: "
                 'pip install "yelp-lightning[wandb]"'
             )
         super().__init__(*args, **kwargs)
+        # Lightning has a method log_text, and would upload a whole checkpoint.
+        self.has_text, self.has_model = log_text, log_model
         # From yaml, every option of wandb.init arrives, as None where it is not given. That would undo Lightning's
         # resume="allow", and wandb warns about a given `anonymous`, even None.
         given = {name: value for name, value in self._wandb_init.items() if value is not None}
@@ -83,18 +84,6 @@ class WandbLogger(LightningWandbLogger):
         self._id = self._id or run_id
         if self._id is not None:
             self._wandb_init["id"] = self._id
-
-    @override
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Keep a config, however nested, in the run.
-
-        Args:
-            params: Config; what JSON cannot say is kept as its text.
-        """
-        values = vars(params) if isinstance(params, Namespace) else params
-        # JSON makes plain numbers of the command line's PositiveInt and the like, of which wandb would make strings.
-        super().log_hyperparams(json.loads(json.dumps(values, default=str)))
 
     def _start(self, wandb: Any) -> None:
         if self._save_dir:

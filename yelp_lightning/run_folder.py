@@ -89,7 +89,9 @@ class SaveRunConfig(SaveConfigCallback):
             self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # config.yaml lies beside its file already
-                logger.log_hyperparams(self.config.as_dict())
+                # JSON makes plain numbers of the command line's PositiveInt and the like, which loggers would keep as
+                # text or as objects, and text of paths.
+                logger.log_hyperparams(json.loads(json.dumps(self.config.as_dict(), default=str)))
             if isinstance(logger, WandbLogger) and logger.version:
                 # Kept before the first step: a run that is killed goes on under the same id.
                 with atomic_file(Path(trainer.default_root_dir) / WANDB_ID) as temporary:

@@ -43,12 +43,11 @@ def write_report(
         rows: The tested rows.
         tested: The models, one or more, on the same rows; the first is the one whose mistakes are shown.
         curves: Learning curves of the runs.
-        sections: What comes first: heading (plain text) and content (html).
+        sections: What comes first, in the place of the measures: heading (plain text) and content (html).
     """
     first = tested[0]
     parts = [
-        *sections,
-        ("Measures", _measures(rows, tested)),
+        *(sections or [("Measures", _measures(rows, tested))]),
         ("Findings", _findings(rows, tested)),
         ("Confusion", _confusion(rows, first)),
         ("Classes", classes_plot(rows, tested) + _classes(rows, first)),
@@ -78,21 +77,28 @@ def _estimate(value: float, interval: tuple[float, float]) -> str:
 
 
 def _measures(rows: TestedRows, models: Sequence[Tested]) -> str:
-    ordered = ["MAE"] if rows.ordered else []
-    head = ["model", "accuracy", "macro F1", *ordered, "loss", "ECE", "temperature", "loss with it", "ECE with it"]
+    head = ["model", "accuracy", "macro F1", *(["MAE"] if rows.ordered else [])]
     lines = []
     for tested in models:
-        measured, matrix = tested.measured, confusions(rows, tested)
+        matrix = confusions(rows, tested)
         accuracy = _estimate(float((tested.preds == rows.labels).mean()), accuracy_interval(matrix))
         cells = [tested.name, accuracy, f"{f1_score(rows.labels, tested.preds, average='macro'):.3f}"]
         if rows.ordered:
             cells.append(_estimate(float(np.abs(tested.preds - rows.labels).mean()), mae_interval(matrix)))
-        values = [tested.raw.calibration(), {"temperature": measured.temperature}, measured.calibration()]
-        lines.append(cells + [f"{value:.3f}" for some in values for value in some.values()])
-    unit = " MAE in classes, such as stars." if rows.ordered else ""
+        lines.append(cells)
     n = len(rows.labels)
-    said = f"{n:,} review{'' if n == 1 else 's'}. [..]: 95 % interval.{unit} Loss in nats; ECE: calibration error."
-    return table(head, lines, said)
+    unit = " MAE in classes, such as stars." if rows.ordered else ""
+    return table(head, lines, f"{n:,} review{'' if n == 1 else 's'}. [..]: 95 % interval.{unit}")
+
+
+def _calibration(models: Sequence[Tested]) -> str:
+    lines = []
+    for tested in models:
+        raw, calibrated = tested.raw.calibration(), tested.measured.calibration()
+        values = tested.measured.temperature, raw["loss"], calibrated["loss"], raw["ece"], calibrated["ece"]
+        lines.append([tested.name, *(f"{value:.3f}" for value in values)])
+    head = ["model", "temperature", "loss before", "loss after", "ECE before", "ECE after"]
+    return table(head, lines, "Before and after the temperature. Loss in nats; ECE: expected calibration error.")
 
 
 def _findings(rows: TestedRows, models: Sequence[Tested]) -> str:
@@ -134,12 +140,12 @@ def _classes(rows: TestedRows, tested: Tested) -> str:
 
 def _reliability(rows: TestedRows, models: Sequence[Tested]) -> str:
     if len(rows.labels) < ENOUGH:
-        return _paragraph(f"A reliability diagram needs {ENOUGH} reviews or more.")
+        return _calibration(models) + _paragraph(f"A reliability diagram needs {ENOUGH} reviews or more.")
     note = (
         "On the diagonal, as many reviews are read right as the confidence promises. Each point stands for about as "
         "many reviews, and its line is the 95 % interval."
     )
-    return reliability_plot(rows, models) + _paragraph(note)
+    return reliability_plot(rows, models) + _paragraph(note) + _calibration(models)
 
 
 def _lengths(rows: TestedRows, models: Sequence[Tested]) -> str:

@@ -13,8 +13,10 @@ from yelp_lightning.errors import UsageError
 from yelp_lightning.loggers import WandbLogger
 from yelp_lightning.run_folder import AtomicCheckpointIO, BestCheckpoint, wandb_id
 from yelp_lightning.training.averaging import TopCheckpoints
+from yelp_lightning.training.dashboard import Dashboard
 from yelp_lightning.training.deaths import FirstDeath
 from yelp_lightning.training.differences import COMPARED
+from yelp_lightning.training.gradients import GradientNorm
 from yelp_lightning.training.guards import FiniteLoss
 from yelp_lightning.training.keeping import CheckpointOptions, StopEarly, direction
 from yelp_lightning.training.last import LastCheckpoint
@@ -119,7 +121,9 @@ def _fit_callbacks(options: Any, keeping: CheckpointOptions) -> list[Callback]:
         # A csv log is always kept; a resumed run adds version_1 instead of replacing version_0.
         others = [] if options["logger"] in (None, True) else as_list(options["logger"])
         options["logger"] = [CSVLogger(folder, name="csv"), *others]
-        callbacks += [LearningRateMonitor("step"), Throughput()]
+        callbacks += [LearningRateMonitor("step"), Throughput(), GradientNorm()]
+        if any(isinstance(logger, WandbLogger) for logger in others):
+            callbacks.append(Dashboard())
     if keeping.patience is not None:
         callbacks.append(StopEarly(keeping.monitor, int(keeping.patience)))
     kept = keeps_checkpoints(options)
