@@ -52,9 +52,13 @@ class StarCalibrationError(MulticlassCalibrationError):
             logits: ``(B, C)`` float.
             labels: ``(B,)`` int64.
         """
-        # torchmetrics 1.9 takes logits that all lie in [0, 1] for probabilities, and gives a probability of exactly 1
-        # a sixteenth bin; 1 - 2**-24 is the float32 just below 1.
-        super().update(logits.softmax(-1).clamp(max=1 - 2**-24), labels)
+        # torchmetrics 1.9 takes logits that all lie in [0, 1] for probabilities, and of two probabilities that float32
+        # cannot tell apart the first, though the other's logit may be the larger one, as accuracy has it.
+        preds = logits.argmax(-1)
+        confidences = logits.softmax(-1).gather(-1, preds.unsqueeze(-1)).squeeze(-1)  # (B,)
+        # It gives a probability of exactly 1 a sixteenth bin; 1 - 2**-24 is the float32 just below 1.
+        self.confidences.append(confidences.clamp(max=1 - 2**-24))
+        self.accuracies.append((preds == labels).float())
 
 
 class StarMetrics(torch.nn.Module):
