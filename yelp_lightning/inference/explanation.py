@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 # T tokens, C classes
 
 # Steps of the integral are doubled until what the words add up to is off by at most this share of the difference that
-# they explain, or by a logit of at most SMALL.
+# they explain, or by a logit of at most SMALL. On eight embedded reviews, each word's part at 32 steps is within 1 % of
+# the strongest's of what it is at 256; at 16 steps, within 10 %.
 SHARE, SMALL = 0.01, 0.001
 FIRST_STEPS, MOST_STEPS = 32, 1024
-# Steps are computed in batches of this many tokens: 0.2 GB for BERT-base.
+# Steps are computed in batches of this many tokens: 1.4 GB beside the weights for BERT-base, at 512 tokens a review.
 TOKENS_AT_ONCE = 2048
 
 
