@@ -32,7 +32,7 @@ mark { color: inherit; padding: .1em .12em; margin: 0 -.12em; border-radius: .2e
 mark.for { background: rgb(var(--for) / var(--strength)) }
 mark.against { background: rgb(var(--against) / var(--strength)); text-decoration: underline dotted }
 .unread { opacity: .55 }
-.lists { display: flex; flex-wrap: wrap; gap: 0 3rem }
+.lists { display: flex; flex-wrap: wrap; align-items: start; gap: 0 3rem }
 footer { margin-top: 2rem; font-size: .9rem }
 """
 
