@@ -15,8 +15,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "WANDB_MODE": "offline"}
 os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
+import lightning.pytorch
 import pytest
 from tiny_bert import write_tiny_bert
+
+# Lightning's log goes to what was the standard error at its import: here that of all tests, else that of the first one.
+assert lightning.pytorch
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "yelp"

@@ -75,7 +75,7 @@ def test_every_option_of_ours_is_documented() -> None:
         cwd=ROOT, env={"COLUMNS": "1000", "PATH": ""},
     )  # fmt: skip
     entries = re.split(r"^  (?=--)", process.stdout, flags=re.MULTILINE)
-    ours = [entry for entry in entries if re.match(r"--(data\.|model\.|output|text|ckpt_path)", entry)]
+    ours = [entry for entry in entries if re.match(r"--(data\.|model\.|output|text|explain|ckpt_path)", entry)]
     assert len(ours) >= 24
     for entry in ours:
         # Without the name, its placeholder, and what the parser adds about type and default.

@@ -22,7 +22,7 @@ COMMANDS = {
     "data": "read, check, tokenize and describe the data; --clear-cache empties the token cache",
 }
 # `predict --text` with nothing but these is answered without Lightning.
-QUICK_OPTIONS = {"--ckpt_path", "--text", "--output"}
+QUICK_OPTIONS = {"--ckpt_path", "--text", "--output", "--explain"}
 
 
 def help_text() -> str:
@@ -102,7 +102,7 @@ def _run(arguments: list[str]) -> None:
     if quick := _quick_options(command, options):
         from yelp_lightning.inference.text import predict_text
 
-        predict_text(quick["--ckpt_path"], quick["--text"], quick.get("--output"))
+        predict_text(quick["--ckpt_path"], quick["--text"], quick.get("--output"), quick.get("--explain") == "true")
     elif command == "compare":
         from yelp_lightning.evaluation.compare import main as compare
 
@@ -125,10 +125,14 @@ def _run(arguments: list[str]) -> None:
 def _quick_options(command: str, options: list[str]) -> dict[str, str] | None:
     """The options of a `predict --text` that needs no more than these, or None."""
     pairs: list[str] = []
-    for option in options:
+    for option, after in itertools.pairwise([*options, "--"]):
         pairs += option.split("=", 1) if option.startswith("--") else [option]
+        if option == "--explain" and after.startswith("--"):
+            pairs.append("true")
     quick = dict(zip(pairs[::2], pairs[1::2], strict=False))
     if command != "predict" or len(pairs) % 2 or not {"--ckpt_path", "--text"} <= set(quick) <= QUICK_OPTIONS:
+        return None
+    if quick.get("--explain", "true") not in ("true", "false"):
         return None
     # A value that looks like an option is one whose own value was forgotten: the parser says so.
     return None if any(value.startswith("--") for value in quick.values()) else quick

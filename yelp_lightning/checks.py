@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from yelp_lightning.data.inputs import STDIN
 from yelp_lightning.errors import UsageError
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.modeling.masked_words import MaskedWords
@@ -147,3 +148,26 @@ def refuse_idle_training(trainer: Mapping[str, Any]) -> None:
                 f"`--trainer.{name}` is {value}, with which `fit` would train or validate nothing: "
                 "give a number above 0, or leave the option out."
             )
+
+
+def refuse_inputs(text: str | None, explain: bool, predict_path: str | None, processes: int) -> None:
+    """Refuse inputs of `predict` that exclude each other.
+
+    Args:
+        text: ``--text``.
+        explain: ``--explain``.
+        predict_path: ``--data.predict_path``.
+        processes: That would read it.
+
+    Raises:
+        UsageError: If there is a second input, a second reader of standard input, or no one text to explain.
+    """
+    if text is not None and predict_path is not None:
+        raise UsageError(f"`--text` is given together with --data.predict_path {predict_path}: give one of them.")
+    if explain and text is None:
+        raise UsageError("`--explain` is for one review, but --text is not given: give the review by --text.")
+    if predict_path == STDIN and processes > 1:
+        raise UsageError(
+            f"`--data.predict_path` is {STDIN!r}, which only one process can read, but there are {processes}: "
+            "give a file, or --trainer.devices 1."
+        )

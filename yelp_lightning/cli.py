@@ -14,18 +14,19 @@ from typing_extensions import override
 from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoint, read_latest, require_stars
 from yelp_lightning.checks import (
     refuse_idle_training,
+    refuse_inputs,
     refuse_other,
     refuse_other_task,
     refuse_training_file,
     set_checkpoint_defaults,
 )
 from yelp_lightning.data.datamodule import ReviewDataModule
-from yelp_lightning.data.inputs import STDIN
 from yelp_lightning.errors import UsageError
 from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import require_writable
 from yelp_lightning.inference.gathering import gather
 from yelp_lightning.inference.predictions import STDOUT, check_output, predictions_table, write_predictions
+from yelp_lightning.inference.text import explain_text
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.modeling.masked_words import MaskedWords
 from yelp_lightning.options import OptionParser, refused_by_class, refused_by_trainer
@@ -121,9 +122,11 @@ class YelpCLI(LightningCLI):
         resume = ", to go on from; `last` means last.ckpt of the run folder" if fit else ", or a run folder (its best)"
         parser.add_argument("--ckpt_path", type=str | None, help=f"A .ckpt file that `fit` wrote{resume}.")
         if sys.argv[1] == "predict":
-            files = "a csv, jsonl or parquet file, or - for csv on standard output"
+            files = "a csv, jsonl or parquet file, or - for csv on standard output; with --explain a .html file"
             parser.add_argument("--output", default=STDOUT, help=f"Where the predictions go: {files}.")
             parser.add_argument("--text", type=str, help="One review to predict, instead of data.predict_path.")
+            explain = "Mark the words of --text that spoke for and against its stars, by integrated gradients."
+            parser.add_argument("--explain", type=bool, nargs="?", const=True, default=False, help=explain)
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -314,17 +317,14 @@ class YelpCLI(LightningCLI):
         Args:
             **kwargs: Of ``Trainer.predict``.
         """
-        output, text = self._get(self.config, "output"), self._get(self.config, "text")
+        output, text, explain = (self._get(self.config, name) for name in ("output", "text", "explain"))
+        refuse_inputs(text, explain, self.datamodule.predict_path, self.trainer.world_size)
+        if explain:
+            if self.trainer.is_global_zero:
+                assert self.checkpoint is not None
+                explain_text(self.checkpoint, self.datamodule.hparams, text, output)
+            return
         check_output(output)
-        if text is not None and self.datamodule.predict_path is not None:
-            raise UsageError(
-                f"`--text` is given together with --data.predict_path {self.datamodule.predict_path}: give one of them."
-            )
-        if self.datamodule.predict_path == STDIN and self.trainer.world_size > 1:
-            raise UsageError(
-                f"`--data.predict_path` is {STDIN!r}, which only one process can read, but there are "
-                f"{self.trainer.world_size}: give a file, or --trainer.devices 1."
-            )
         if text is not None:
             self.datamodule.predict_texts([text])
         self.datamodule.check("predict", self._devices)

@@ -120,6 +120,21 @@ def require_writable(folder: Path, option: str) -> None:
         ) from error
 
 
+def require_new(path: Path, option: str) -> None:
+    """Prove that a new file can be made at ``path``, before any compute is spent.
+
+    Args:
+        path: The file that will be written.
+        option: The option that named it, for the error.
+
+    Raises:
+        UsageError: If it exists, or its folder cannot be created or written to.
+    """
+    if path.exists():
+        raise UsageError(f"`{option}` {str(path)!r} exists already: delete it or give another name.")
+    require_writable(path.parent, option)
+
+
 def _open_mode(file: Path) -> None:
     """Temporary files are made for their owner's eyes only; results get the mode that any new file would have."""
     mask = os.umask(0)

@@ -91,7 +91,8 @@ def test_several_models_share_a_page(tmp_path: Path) -> None:
     page = written(
         tmp_path, tested, other, rows=rows, sections=[("First & foremost", "<p>what <b>compare</b> found</p>")]
     )
-    assert page.index("First &amp; foremost") < page.index("what <b>compare</b> found") < page.index("Measures")
+    assert page.index("First &amp; foremost") < page.index("what <b>compare</b> found") < page.index("Findings")
+    assert "Measures" not in page
     text = Outside(page).text
     assert "These are of mine." in text
     assert "other & older: temperature 1.50" in text

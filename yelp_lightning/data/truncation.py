@@ -1,12 +1,13 @@
 """Truncation: the tokens of a review, and which of them are kept where it is too long."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Truncation = Literal["head", "tail", "head_tail"]
+Token = TypeVar("Token")
 # Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1: of 510 tokens the first 128 and the
 # last 382; other lengths keep the proportion.
 HEAD_SHARE = 128 / 510
@@ -51,9 +52,17 @@ class Encoder:
                 verbose=False,
             )["input_ids"]  # fmt: skip
         around = len(self.prefix) + len(self.suffix)
-        return [self.prefix + self._cut(tokens) + self.suffix for tokens in ids], [len(one) + around for one in ids]
+        return [self.prefix + self.cut(tokens) + self.suffix for tokens in ids], [len(one) + around for one in ids]
 
-    def _cut(self, tokens: list[int]) -> list[int]:
+    def cut(self, tokens: list[Token]) -> list[Token]:
+        """Leave out what is too long.
+
+        Args:
+            tokens: One per token of a text, special ones excluded: their numbers, or their places.
+
+        Returns:
+            Those that are kept.
+        """
         if len(tokens) <= self.room:
             return tokens
         return tokens[: self.head] + tokens[len(tokens) - self.tail :]

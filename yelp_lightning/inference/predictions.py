@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from yelp_lightning.errors import UsageError
-from yelp_lightning.files import atomic_file, require_writable
+from yelp_lightning.files import atomic_file, require_new
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 STDOUT = "-"
@@ -72,9 +72,7 @@ def check_output(output: str, id_column: str | None = None, classes: int = 0) ->
             f"`--output` is {output!r}, whose ending is not one of {', '.join(FORMATS)}: "
             "give one of these, or - for csv on standard output."
         )
-    if path.exists():
-        raise UsageError(f"`--output` {output!r} exists already: delete it or give another name.")
-    require_writable(path.parent, "--output")
+    require_new(path, "--output")
 
 
 def write_predictions(table: pa.Table, output: str) -> None:

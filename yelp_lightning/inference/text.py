@@ -1,5 +1,6 @@
 """The stars of one review, by torch and transformers alone: Lightning takes longer to import than this to answer."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,22 @@ import numpy.typing as npt
 from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint, require_stars
 from yelp_lightning.data.truncation import Encoder
 from yelp_lightning.errors import UsageError
-from yelp_lightning.pretrained import class_names, load_classifier, unpack_classifier, unpack_tokenizer
+from yelp_lightning.pretrained import Classifier, class_names, load_classifier, unpack_classifier, unpack_tokenizer
 
 
-def predict_text(ckpt_path: str, text: str, output: str | None = None) -> None:
+def predict_text(ckpt_path: str, text: str, output: str | None = None, explained: bool = False) -> None:
     """Print, or write, the stars and the probabilities of one review.
 
     Args:
         ckpt_path: A ``.ckpt`` file that ``fit`` wrote, or a run folder (its best).
         text: The review.
         output: A csv, jsonl or parquet file, or ``-`` for csv on standard output; None prints words and bars.
+        explained: Whether the words that carried the prediction are marked; ``output`` is then as in ``explain_text``.
 
     Raises:
         UsageError: If the checkpoint cannot be read or the output not be written.
     """
-    if output is not None:  # imported here: words on the screen need no pyarrow
+    if output is not None and not explained:  # imported here: words on the screen need no pyarrow
         from yelp_lightning.inference.predictions import check_output
 
         check_output(output)
@@ -34,6 +36,9 @@ def predict_text(ckpt_path: str, text: str, output: str | None = None) -> None:
     path = find_checkpoint(ckpt_path)
     checkpoint = read_checkpoint(path)
     require_stars(checkpoint, path)
+    if explained:
+        explain_text(checkpoint, checkpoint["datamodule_hyper_parameters"], text, output)
+        return
     probabilities = star_probabilities(checkpoint, text)
     options = checkpoint["hyper_parameters"]
     label_names, ordered = options.get("label_names"), options.get("ordered", True)
@@ -42,9 +47,44 @@ def predict_text(ckpt_path: str, text: str, output: str | None = None) -> None:
 
         write_predictions(predictions_table(probabilities[None], None, None, label_names, ordered), output)
         return
-    names = list(class_names(len(probabilities), label_names).values())
+    print_stars(probabilities, list(class_names(len(probabilities), label_names).values()), ordered)
+
+
+def explain_text(checkpoint: dict[str, Any], data: Mapping[str, Any], text: str, output: str | None = None) -> None:
+    """Print, or write, the stars of one review with the words that carried them.
+
+    Args:
+        checkpoint: From ``read_checkpoint``.
+        data: Options ``max_length`` and ``truncation`` of the data.
+        text: The review.
+        output: A ``.html`` file; None and ``-`` print.
+
+    Raises:
+        UsageError: If captum is not installed, or the output cannot be written.
+    """
+    from yelp_lightning.inference.explanation import explain
+    from yelp_lightning.inference.marking import check_page, print_marked, write_page
+
+    check_page(output)
+    explanation = explain(*_model_and_encoder(checkpoint, data), text)
+    if output is not None and output != "-":
+        write_page(explanation, output)
+        return
+    print_stars(explanation.probabilities, explanation.names, checkpoint["hyper_parameters"].get("ordered", True))
+    print()
+    print_marked(explanation)
+
+
+def print_stars(probabilities: npt.NDArray[np.float32], names: Sequence[str], ordered: bool) -> None:
+    """Print the most probable class, and a bar for each.
+
+    Args:
+        probabilities: ``(C,)``, sums to 1.
+        names: Of the classes, ``(C,)``.
+        ordered: Whether the classes are ordered, as stars are.
+    """
     expected = f"  (expected {probabilities @ np.arange(1, len(probabilities) + 1):.2f})" if ordered else ""
-    print(names[probabilities.argmax()] + expected)
+    print(names[int(probabilities.argmax())] + expected)
     width = max(map(len, names))
     for name, probability in zip(names, probabilities.tolist(), strict=True):
         print(f"  {name:<{width}}  {probability:.3f}  {'█' * round(40 * probability)}".rstrip())
@@ -60,7 +100,7 @@ def star_probabilities(checkpoint: dict[str, Any], text: str) -> npt.NDArray[np.
     Returns:
         ``(C,)``, sums to 1.
     """
-    return _probabilities(unpack_classifier(checkpoint), checkpoint, text)
+    return _probabilities(*_model_and_encoder(checkpoint, checkpoint["datamodule_hyper_parameters"]), text)
 
 
 def before_and_after(paths: dict[str, Path], text: str, seed: int) -> dict[str, dict[str, float]]:
@@ -84,25 +124,30 @@ def before_and_after(paths: dict[str, Path], text: str, seed: int) -> dict[str, 
     for name, path in paths.items():
         checkpoint = read_checkpoint(path)
         require_stars(checkpoint, path)
-        options = checkpoint["hyper_parameters"]
+        tuned, encoder = _model_and_encoder(checkpoint, checkpoint["datamodule_hyper_parameters"])
         if not found:
+            options = checkpoint["hyper_parameters"]
             torch.manual_seed(seed)
             kind = options["pretrained"], options["num_labels"], options["label_names"], options.get("pooling", "cls")
-            found["un-tuned"] = _probabilities(load_classifier(*kind), checkpoint, text)
-            names = list(class_names(options["num_labels"], options["label_names"]).values())
-        found[name] = star_probabilities(checkpoint, text)
+            found["un-tuned"] = _probabilities(load_classifier(*kind), encoder, text)
+            names = list(tuned.config.id2label.values())
+        found[name] = _probabilities(tuned, encoder, text)
     return {name: dict(zip(names, values.tolist(), strict=True)) for name, values in found.items()}
 
 
-def _probabilities(model: Any, checkpoint: dict[str, Any], text: str) -> npt.NDArray[np.float32]:
+def _probabilities(model: Classifier, encoder: Encoder, text: str) -> npt.NDArray[np.float32]:
     import torch
-    import transformers
 
-    transformers.logging.disable_progress_bar()
-    options = checkpoint["datamodule_hyper_parameters"]
-    encoder = Encoder(unpack_tokenizer(checkpoint["encoder"]), options["max_length"], options.get("truncation", "head"))
     (ids,), _ = encoder([text])
     with torch.inference_mode():
         input_ids = torch.tensor([ids])
         logits = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits
     return logits.float().softmax(-1)[0].numpy()  # type: ignore[no-any-return]
+
+
+def _model_and_encoder(checkpoint: dict[str, Any], data: Mapping[str, Any]) -> tuple[Classifier, Encoder]:
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    model, tokenizer = unpack_classifier(checkpoint), unpack_tokenizer(checkpoint["encoder"])
+    return model, Encoder(tokenizer, data["max_length"], data.get("truncation", "head"))

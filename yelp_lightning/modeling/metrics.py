@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torchmetrics import MeanAbsoluteError, MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -15,7 +16,6 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
     MulticlassF1Score,
 )
-from torchmetrics.functional.classification import multiclass_calibration_error
 from torchmetrics.utilities import dim_zero_cat
 
 # B rows of a batch, n of a split, C classes (stars)
@@ -59,13 +59,13 @@ class StarCalibrationError(MulticlassCalibrationError):
             logits: ``(B, C)`` float.
             labels: ``(B,)`` int64.
         """
-        super().update(_below_one(logits.softmax(-1)), labels)
-
-
-def _below_one(probabilities: Tensor) -> Tensor:
-    # torchmetrics 1.9 takes logits that all lie in [0, 1] for probabilities, and gives a probability of exactly 1 a
-    # sixteenth bin; 1 - 2**-24 is the float32 just below 1.
-    return probabilities.clamp(max=1 - 2**-24)
+        # torchmetrics 1.9 takes logits that all lie in [0, 1] for probabilities, and of two probabilities that float32
+        # cannot tell apart the first, though the other's logit may be the larger one, as accuracy has it.
+        preds = logits.argmax(-1)
+        confidences = logits.softmax(-1).gather(-1, preds.unsqueeze(-1)).squeeze(-1)  # (B,)
+        # It gives a probability of exactly 1 a sixteenth bin; 1 - 2**-24 is the float32 just below 1.
+        self.confidences.append(confidences.clamp(max=1 - 2**-24))
+        self.accuracies.append((preds == labels).float())
 
 
 class StarMetrics(torch.nn.Module):
@@ -148,9 +148,11 @@ class Measured:
     def calibration(self) -> dict[str, float]:
         """Log-loss (``loss``, nats) and calibration error (``ece``) of the probabilities."""
         logits, labels = torch.from_numpy(self.logits).double() / self.temperature, torch.from_numpy(self.labels)
-        probabilities = _below_one(logits.softmax(-1).float())
-        ece = multiclass_calibration_error(probabilities, labels, self.logits.shape[1], BINS, validate_args=False)
-        return {"loss": float(torch.nn.functional.cross_entropy(logits, labels)), "ece": float(ece)}
+        ece = StarCalibrationError(  # every device has all rows
+            self.logits.shape[1], n_bins=BINS, norm="l1", validate_args=False, sync_on_compute=False
+        )
+        ece.update(logits.float(), labels)
+        return {"loss": float(cross_entropy(logits, labels)), "ece": float(ece.compute())}
 
 
 class Outputs(Metric):
