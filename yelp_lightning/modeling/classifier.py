@@ -267,7 +267,8 @@ class StarClassifier(FineTuned):
 
     def _measure_probabilities(self, stage: str) -> dict[str, float]:
         """What depends on the temperature, which is that of the checkpoint or, in a validation, of these rows."""
-        logits, labels, rows = (tensor.cpu().numpy() for tensor in self._stage_outputs(stage).compute())
+        # torchmetrics makes a scalar of what has one element.
+        logits, labels, rows = (np.atleast_1d(found.cpu().numpy()) for found in self._stage_outputs(stage).compute())
         self._stage_outputs(stage).reset()
         if stage == "val" and not self.trainer.sanity_checking:
             self.temperature = fit_temperature(logits, labels)
