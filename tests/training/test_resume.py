@@ -80,7 +80,8 @@ def train_metrics(run: Path) -> list[str]:
     for path in sorted(run.glob("csv/*/metrics.csv")):
         names, *rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
         kept = [index for index, name in enumerate(names) if name.startswith("train/") and "_per_" not in name]
-        kept = [index for index in kept if names[index] not in ("train/loss", "train/padding_efficiency")]
+        of_steps = ("train/loss", "train/padding_efficiency", "train/grad_norm")
+        kept = [index for index in kept if names[index] not in of_steps]
         lines += [str([(names[i], row[i]) for i in kept]) for row in rows if any(row[i] for i in kept)]
     return lines
 

@@ -86,6 +86,10 @@ def prepare(model: Classifier, options: Mapping[str, Any]) -> None:
         model: Changed in place.
         options: The options ``model.*``.
     """
+    # In memory of their own: where a file is mapped, tensors lie as it has them, and products of single rows then round
+    # otherwise than those of a run that goes on from a checkpoint.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
     set_dropout(model, options["dropout"])
     kind = options["attn_implementation"]
     try:
