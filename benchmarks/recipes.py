@@ -4,6 +4,7 @@ Run:
     python benchmarks/recipes.py --data FOLDER
     python benchmarks/recipes.py --data FOLDER --train_size 2700 --seeds 3
     python benchmarks/recipes.py --data FOLDER --recipes small_1k ordinal --split val
+    python benchmarks/recipes.py --data FOLDER --speed 40
 
 Each run is a `fit` and a `test` in processes of their own. All recipes train on the same rows (the first ``train_size``
 of ``shuffle(seed=42)``) and choose their best epoch on the same ``--val_size`` others; where ``train_size`` is all
@@ -12,8 +13,10 @@ its encoder is made once, of ``--unlabelled``, whose labels are not read. With `
 rows: that is how settings are chosen.
 
 Finished runs are kept in ``--results`` and not run again, so a benchmark that was stopped goes on where it stopped.
-Reviews per second are the median of the training's own measurements; peak memory is that of the largest process. The
-last line of the output is one JSON object.
+Reviews per second are the median of the training's own measurements; peak memory is that of the largest process.
+Several of these may run side by side, with results of their own, where only accuracy is asked for: speed and memory in
+the table come from ``--speed``, so many optimizer steps of each recipe alone on the machine, where it was measured. The
+output is the table that the README shows; its last line is one JSON object.
 """
 
 import argparse
@@ -27,7 +30,11 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
+import numpy as np
+import yaml
 from common import ROOT, circumstances
+
+from yelp_lightning.modeling.intervals import share_interval
 
 RECIPES = ("tutorial", "small_1k", "medium", "full", "lora", "frozen", "ordinal", "pretrained")
 KEYS = ("accuracy", "mae", "macro_f1", "within_1", "qwk", "ece", "loss")
@@ -84,22 +91,57 @@ def measure(recipe: str, seed: int, arguments: argparse.Namespace, encoder: str)
     return found
 
 
-def table(runs: list[dict[str, Any]]) -> str:
-    """Means over the seeds, with the standard deviation over them."""
-    lines = [f"{'recipe':<12}{'rows':>6}{'seeds':>6}  {'accuracy':<15}{'mae':<15}{'macro_f1':<10}{'rev/s':>6}{'MB':>7}"]
+def pace(recipe: str, arguments: argparse.Namespace, encoder: str) -> dict[str, Any]:
+    """Speed and memory of a recipe's first ``--speed`` optimizer steps, the longest batch among them."""
+    run = arguments.folder / f"{recipe}-speed"
+    subprocess.run(["rm", "-rf", run], check=True)
+    peak = call(
+        "fit", "--config", f"configs/recipes/{recipe}.yaml", "--model.pretrained", encoder, "--data.source",
+        arguments.data, "--data.train_size", arguments.train_size, "--data.val_size", arguments.val_size,
+        "--trainer.max_steps", arguments.speed, "--trainer.limit_val_batches", 0, "--trainer.log_every_n_steps", 5,
+        "--trainer.default_root_dir", run, "--trainer.enable_progress_bar", "false",
+        "--trainer.enable_checkpointing", "false",
+    )  # fmt: skip
+    found = {"recipe": recipe, "train_size": arguments.train_size, "reviews_per_s": speed(run), "peak_rss_mb": peak}
+    subprocess.run(["rm", "-rf", run], check=True)
+    return found
+
+
+def epochs(recipe: str) -> int:
+    """Epochs of a recipe."""
+    text = (ROOT / "configs" / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
+    return int(yaml.safe_load(text)["trainer"]["max_epochs"])
+
+
+def table(kept: dict[str, Any]) -> str:
+    """The README's table: means over the seeds, their standard deviation, and the interval that the test rows leave."""
+    lines = [
+        "| recipe | reviews | seeds | accuracy | MAE, stars | macro-F1 | reviews/s | peak memory | minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    paces = {(pace["train_size"], pace["recipe"]): pace for pace in kept.get("speeds", [])}
     groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for run in runs:
+    for run in kept["runs"]:
         groups.setdefault((run["train_size"], run["recipe"]), []).append(run)
     for (rows, recipe), group in sorted(groups.items(), key=lambda item: (item[0][0], RECIPES.index(item[0][1]))):
         cells = []
         for key in ("accuracy", "mae"):
             values = [run[key] for run in group]
             cells.append(f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else ""))
-        means = {key: fmean(run[key] for run in group) for key in ("macro_f1", "reviews_per_s", "peak_rss_mb")}
-        lines.append(
-            f"{recipe:<12}{rows:>6}{len(group):>6}  {cells[0]:<15}{cells[1]:<15}{means['macro_f1']:<10.3f}"
-            f"{means['reviews_per_s']:>6.1f}{means['peak_rss_mb']:>7.0f}"
+        # All seeds are measured on the same rows: more seeds do not make up for few rows.
+        matrix = sum(np.array(run["confusion_matrix"]) for run in group)
+        low, high = share_interval(round(float(np.trace(matrix)) / len(group)), group[0]["n"])
+        alone = paces.get((rows, recipe))
+        reviews_per_s, peak = (
+            (alone[key] if alone else fmean(run[key] for run in group)) for key in ("reviews_per_s", "peak_rss_mb")
         )
+        minutes = rows * epochs(recipe) / reviews_per_s / 60 if alone else fmean(run["minutes"] for run in group)
+        shown = [
+            f"`{recipe}`", f"{rows:,}", len(group), f"{cells[0]} [{low:.3f}, {high:.3f}]", cells[1],
+            f"{fmean(run['macro_f1'] for run in group):.3f}", f"{reviews_per_s:.1f}", f"{peak / 1000:.1f} GB",
+            f"{minutes:.1f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, shown))} |")
     return "\n".join(lines)
 
 
@@ -111,6 +153,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="How many, from 1.")
     parser.add_argument("--train_size", type=int, default=1000, help="Rows to train on.")
     parser.add_argument("--val_size", type=int, default=500, help="Rows to choose the best epoch on.")
+    parser.add_argument("--speed", type=int, default=0, help="Measure only speed and memory, over so many steps.")
     parser.add_argument("--split", choices=["val", "test"], default="test", help="Rows that are measured.")
     parser.add_argument("--model", default="embedded", help="The encoder: embedded, a folder or a Hub id.")
     parser.add_argument("--unlabelled", type=Path, help="Reviews for `pretrained`; null means FOLDER/natural.csv.")
@@ -118,23 +161,32 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("checkpoints/recipes"), help="Folder for runs.")
     arguments = parser.parse_args()
     arguments.data, arguments.folder = arguments.data.resolve(), arguments.folder.resolve()
-    runs = json.loads(arguments.results.read_text())["runs"] if arguments.results.exists() else []
+    kept = json.loads(arguments.results.read_text()) if arguments.results.exists() else {"runs": []}
     names = ("recipe", "seed", "train_size", "split")
-    done = {tuple(run[name] for name in names) for run in runs}
-    for seed in range(1, arguments.seeds + 1):
+    done = {tuple(run[name] for name in names) for run in kept["runs"]}
+    for recipe in arguments.recipes if arguments.speed else ():
+        found = pace(recipe, arguments, arguments.model)
+        same = {name: found[name] for name in ("recipe", "train_size")}.items()
+        others = [one for one in kept.get("speeds", []) if not same <= one.items()]
+        keep(arguments.results, kept, {"speeds": [*others, found]})
+    for seed in range(1, 1 + (0 if arguments.speed else arguments.seeds)):
         for recipe in arguments.recipes:
             if (recipe, seed, arguments.train_size, arguments.split) in done:
                 continue
             encoder = arguments.model if recipe != "pretrained" else pretrain(arguments)
-            runs.append(measure(recipe, seed, arguments, encoder))
-            print(f"{recipe} seed {seed}: accuracy {runs[-1]['accuracy']:.3f}, mae {runs[-1]['mae']:.3f}", flush=True)
-            packages = ("torch", "transformers", "lightning")
-            kept = {"runs": runs, **circumstances(__file__, packages)}
-            temporary = arguments.results.with_suffix(".part")
-            temporary.write_text(json.dumps(kept, indent=1) + "\n")
-            temporary.replace(arguments.results)
-    print(table(runs))
-    print(json.dumps([{name: run[name] for name in run if name != "confusion_matrix"} for run in runs]))
+            run = measure(recipe, seed, arguments, encoder)
+            keep(arguments.results, kept, {"runs": [*kept["runs"], run]})
+            print(f"{recipe} seed {seed}: accuracy {run['accuracy']:.3f}, mae {run['mae']:.3f}", flush=True)
+    print(table(kept))
+    print(json.dumps([{name: run[name] for name in run if name != "confusion_matrix"} for run in kept["runs"]]))
+
+
+def keep(results: Path, kept: dict[str, Any], new: dict[str, Any]) -> None:
+    """Add to the results, in memory and in their file, which is whole at any time."""
+    kept.update({**new, **circumstances(__file__, ("torch", "transformers", "lightning"))})
+    temporary = results.with_suffix(".part")
+    temporary.write_text(json.dumps(kept, indent=1) + "\n")
+    temporary.replace(results)
 
 
 def pretrain(arguments: argparse.Namespace) -> str:
