@@ -17,7 +17,7 @@ COMMANDS = {
     "validate": "measure a checkpoint on the validation rows",
     "test": "measure a checkpoint on the test rows",
     "predict": "read the stars of new reviews: a file, standard input or --text",
-    "compare": "the un-tuned and the tuned model on the same test rows",
+    "compare": "un-tuned, a cheap baseline and tuned models on the same test rows",
     "tune": "search for the best options of fit; goes on where it was stopped",
     "data": "read, check, tokenize and describe the data; --clear-cache empties the token cache",
 }

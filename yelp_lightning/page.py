@@ -32,6 +32,8 @@ blockquote { margin: .5rem 0; padding: .5rem 1rem; border-left: 3px solid #8888 
 """
 # A few hundred classes would each bring a tick, and names would not fit below their bars.
 NAMED_CLASSES = 10
+# Most characters of a name in a legend.
+NAME = 30
 
 
 def page(title: str, body: Iterable[str]) -> str:
@@ -123,4 +125,7 @@ def legend(axes: "Axes", columns: int = 3) -> None:
         axes: The plot.
         columns: Names side by side.
     """
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns)
+    handles, names = axes.get_legend_handles_labels()
+    # The end of a long name is what tells it apart.
+    short = [name if len(name) <= NAME else f"…{name[-NAME:]}" for name in names]
+    axes.legend(handles, short, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns)

@@ -119,7 +119,7 @@ def test_rows_of_a_data_module(tiny_bert: Path, tmp_path: Path) -> None:
         cache_dir=str(tmp_path / "cache"),
     )  # fmt: skip
     data.setup("test")
-    rows = TestedRows.of(data, ordered=True)
+    rows = TestedRows.of(data, True, np.arange(len(data.tokens["test"])))
     assert rows.class_names == ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
     chosen = data.reviews.chosen["test"].tolist()
     order = [7, 0, 19, 7]

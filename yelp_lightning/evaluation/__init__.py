@@ -1,1 +1,1 @@
-"""What came out: tables of metrics, and the un-tuned model beside the tuned one."""
+"""What came out: tables of metrics, and models compared on the same test rows."""

@@ -10,6 +10,8 @@ import numpy.typing as npt
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 # Words and pairs of words; more than this many help little and cost memory.
 FEATURES = 200_000
+# Reviews to train on: minutes of a core; more change little.
+ROWS = 50_000
 Labels = npt.NDArray[np.int64]
 
 
@@ -26,6 +28,9 @@ def baseline(
 
     Returns:
         ``(m, C)``, rows sum to 1.
+
+    Raises:
+        ValueError: If the training rows have one class alone, or no words.
 
     Source:
         scikit-learn's ``TfidfVectorizer`` and ``LogisticRegression``.

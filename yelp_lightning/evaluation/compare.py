@@ -5,12 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from yelp_lightning.checkpoint import BEST, read_checkpoint, require_stars
 from yelp_lightning.checks import refuse_training_file, set_checkpoint_defaults
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.errors import UsageError
-from yelp_lightning.evaluation.comparison import Group, compare
-from yelp_lightning.evaluation.contestants import Run, find_runs, require_same_rows, tfidf, tuned, untuned
+from yelp_lightning.evaluation.comparison import Contestant, compare
+from yelp_lightning.evaluation.contestants import (
+    Run,
+    find_runs,
+    require_same_rows,
+    require_seeds,
+    tfidf,
+    tuned,
+    untuned,
+)
 from yelp_lightning.evaluation.scores import Answers
 from yelp_lightning.evaluation.writing import markdown, print_comparison, print_text, sections, title
 from yelp_lightning.files import atomic_file, require_writable
@@ -25,6 +35,8 @@ from yelp_lightning.report.rows import Tested, TestedRows
 
 JSON, MARKDOWN, HTML = "comparison.json", "comparison.md", "comparison.html"
 UNTUNED, TFIDF = "un-tuned", "TF-IDF"
+# Where a checkpoint keeps the hashes of the texts that it was trained on.
+DATA = ReviewDataModule.__qualname__
 
 
 def main(arguments: list[str]) -> None:
@@ -41,34 +53,43 @@ def main(arguments: list[str]) -> None:
     paths = {name: find_runs(typed) for name, typed in _names(options.ckpt_path).items()}
     quiet()
     if options.text is not None:
-        files = {name: files[0] for name, files in paths.items()}
-        print_text(options.text, before_and_after(files, options.text, options.seed))
+        _refuse_beside_text(arguments)
+        files = {
+            name if len(found) == 1 else f"{name}/{path.parent.name}": path
+            for name, found in paths.items()
+            for path in found
+        }
+        print_text(options.text, *before_and_after(files, options.text, options.seed))
         return
     folder = _folder(options)
     runs = {name: [_run(parser, arguments, path) for path in files] for name, files in paths.items()}
     every = [run for group in runs.values() for run in group]
+    for group in runs.values():
+        require_seeds(group)
     require_same_rows(every)
     measured, left_out = _beside(every[0], options)
     for name, group in runs.items():
         _say(name, len(group))
         measured[name] = {str(run.path): tuned(run) for run in group}
-    groups = {
-        name: Group([Answers(of.probabilities, of.labels) for of in models.values()], list(models))
+    contestants = {
+        name: Contestant([Answers(of.probabilities, of.labels) for of in models.values()], list(models))
         for name, models in measured.items()
     }
     ordered = every[0].options["ordered"]
     source = every[0].datamodule.hparams["source"]
-    comparison = {"source": source, "left_out": left_out, **compare(groups, ordered)}
+    seen = {str(run.path): run.datamodule.reviews.summary["test"]["seen_in_training"] for run in every}
+    about = {"source": source, "seen_in_training": seen, "remarks": _remarks(every), "left_out": left_out}
+    comparison = {**about, **compare(contestants, ordered)}
     for name, text in {JSON: json.dumps(comparison, indent=2) + "\n", MARKDOWN: markdown(comparison)}.items():
         with atomic_file(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     # The tuned models first: it is their mistakes that are shown, of several seeds those of the median one.
     tested = [
-        Tested(name, list(measured[name].values())[groups[name].typical])
+        Tested(name, list(measured[name].values())[contestants[name].typical])
         for name in [*runs, *(name for name in measured if name not in runs)]
     ]
     curves = [read_curve(run.path.parent, run.path.parent.name) for run in every]
-    rows = TestedRows.of(every[0].datamodule, ordered)
+    rows = TestedRows.of(every[0].datamodule, ordered, tested[0].measured.rows)
     write_report(folder / HTML, title(comparison), rows, tested, curves, sections(comparison))
     print_comparison(comparison)
     print(f"wrote {', '.join(str(folder / name) for name in (JSON, MARKDOWN, HTML))}")
@@ -123,6 +144,25 @@ def _beside(run: Run, options: Any) -> tuple[dict[str, dict[str, Measured]], dic
     return measured, left_out
 
 
+def _remarks(runs: list[Run]) -> list[str]:
+    """What stands for several runs although it is of the first."""
+    first, remarks = runs[0], []
+    if any(run.options["pretrained"] != first.options["pretrained"] for run in runs):
+        remarks.append(f"{UNTUNED} is {first.options['pretrained']}, from which {first.path} has started.")
+    if any(not np.array_equal(*(one.checkpoint[DATA]["train"] for one in (first, run))) for run in runs):
+        remarks.append(f"{TFIDF} is trained on the rows of {first.path}.")
+    return remarks
+
+
+def _refuse_beside_text(arguments: list[str]) -> None:
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if name.startswith("--") and name not in ("--text", "--ckpt_path", "--seed"):
+            raise UsageError(
+                f"`{name}` is given together with --text, which takes --ckpt_path and --seed: leave it out."
+            )
+
+
 def _say(name: str, models: int) -> None:
     print(f"measuring {name}" + (f" ({models} models)" if models > 1 else ""), flush=True)
 
@@ -133,9 +173,12 @@ def _names(typed: list[str]) -> dict[str, str]:
         raise UsageError(f"`--ckpt_path` is {typed}, which names a run twice: give each once.")
     if len(typed) == 1:
         return {"tuned": typed[0]}
-    paths = [Path(path) for path in typed]
-    short = [path.parent.name if path.name == BEST else path.name for path in paths]
-    return dict(zip(short if len(set(short)) == len(short) else typed, typed, strict=True))
+    paths = [path.parent if path.name == BEST else path for path in map(Path, typed)]
+    for parts in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len({*names, UNTUNED, TFIDF}) == len(names) + 2:
+            return dict(zip(names, typed, strict=True))
+    return dict(zip(typed, typed, strict=True))
 
 
 def _folder(options: Any) -> Path:

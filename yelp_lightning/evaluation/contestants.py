@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ from lightning.pytorch import Trainer, seed_everything
 from yelp_lightning.checkpoint import BEST, find_checkpoint
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.errors import UsageError
-from yelp_lightning.evaluation.baseline import baseline
+from yelp_lightning.evaluation.baseline import ROWS, baseline
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.modeling.metrics import Measured
+from yelp_lightning.network.head import draw_head
+from yelp_lightning.run_folder import METRICS
+
+# Options that seeds of one another need not share.
+FREE = {"seed", "cache_dir", "num_workers", "num_proc", "eval_tokens"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,37 @@ def find_runs(ckpt_path: str) -> list[Path]:
     """
     folder = Path(ckpt_path)
     inside = sorted(path for path in folder.glob(f"*/{BEST}")) if folder.is_dir() else []
-    return inside if inside and not (folder / BEST).exists() else [find_checkpoint(ckpt_path)]
+    if not inside or (folder / BEST).exists():
+        return [find_checkpoint(ckpt_path)]
+    unfinished = [path.parent for path in inside if not path.with_name(METRICS).exists()]
+    if unfinished:
+        raise UsageError(
+            f"`--ckpt_path` {ckpt_path} holds the unfinished run {unfinished[0]}: finish it by fit --ckpt_path last, "
+            "or give the others one by one."
+        )
+    return inside
+
+
+def require_seeds(runs: Sequence[Run]) -> None:
+    """Refuse to count runs as seeds of one another that differ in more than their seed.
+
+    Args:
+        runs: Of one folder.
+
+    Raises:
+        UsageError: If two differ in an option.
+    """
+    first = runs[0]
+    for run in runs:
+        for group in ("hyper_parameters", "datamodule_hyper_parameters"):
+            one, other = first.checkpoint[group], run.checkpoint[group]
+            for name in sorted((one.keys() | other.keys()) - FREE):
+                if one.get(name) != other.get(name):
+                    raise UsageError(
+                        f"`--ckpt_path` {run.path.parent.parent} holds runs that differ in more than their seed: "
+                        f"{first.path.parent.name} has {name} {one.get(name)!r}, {run.path.parent.name} "
+                        f"{other.get(name)!r}: keep such runs apart, a folder for each kind."
+                    )
 
 
 def require_same_rows(runs: Sequence[Run]) -> None:
@@ -113,7 +149,11 @@ def untuned(run: Run, seed: int) -> Measured:
     """
     seed_everything(seed, verbose=False)
     # Fresh adapters change nothing.
-    return _test(StarClassifier(**{**run.options, "lora": None}), run.datamodule)
+    model = StarClassifier(**{**run.options, "lora": None})
+    model.check()
+    model.configure_model()
+    draw_head(model.model)
+    return _test(model, run.datamodule)
 
 
 def tfidf(run: Run) -> Measured:
@@ -126,7 +166,7 @@ def tfidf(run: Run) -> Measured:
         What it says of each row.
 
     Raises:
-        UsageError: If the training rows can no longer be read, or are others than they were.
+        UsageError: If the training rows can no longer be read, are others than they were, or teach nothing.
     """
     saved = run.checkpoint["datamodule_hyper_parameters"].items()
     data = ReviewDataModule(**{name: value for name, value in saved if not name.startswith("_")})
@@ -135,9 +175,13 @@ def tfidf(run: Run) -> Measured:
     for split in ("train", "val"):
         data.choose(split)
         data.reviews.require_same(split)
-        splits.append((list(data.reviews.texts(split)), _labels(data, split)))
+        texts = list(islice(data.reviews.texts(split), ROWS))
+        splits.append((texts, _labels(data, split)[: len(texts)]))
     reviews = run.datamodule.reviews
-    probabilities = baseline(splits[0], splits[1], list(reviews.texts("test")), run.options["num_labels"])
+    try:
+        probabilities = baseline(splits[0], splits[1], list(reviews.texts("test")), run.options["num_labels"])
+    except ValueError as error:
+        raise UsageError(f"its training rows teach nothing ({str(error).splitlines()[0].rstrip('.')}).") from error
     labels = _labels(run.datamodule, "test")
     logits = np.log(probabilities.clip(np.finfo(np.float32).tiny)).astype(np.float32)
     return Measured(logits, labels, np.arange(len(labels)), 1.0)

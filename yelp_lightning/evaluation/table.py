@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -17,7 +18,7 @@ def print_metrics(title: str, reports: dict[str, dict[str, Any]], stage: str) ->
     measured = next(iter(reports.values()))
     words = f"{stage}/perplexity" in measured
     caption = "[..]: 95 % interval; " + ("n masked words" if words else "mae in stars; n rows measured")
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table = Table(title=escape(title), title_justify="left", caption=caption, caption_justify="left")
     columns = [name for name in ("accuracy", "macro_f1", "mae", "perplexity", "n") if f"{stage}/{name}" in measured]
     for column in ["", *columns]:
         table.add_column(column, justify="right" if column else "left")

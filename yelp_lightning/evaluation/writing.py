@@ -6,6 +6,7 @@ from typing import Any
 
 import rich.box
 from rich.console import Console
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from yelp_lightning.evaluation.scores import METRICS
@@ -14,8 +15,9 @@ from yelp_lightning.page import table
 # Columns of a table that 80 characters hold.
 _AT_ONCE = 3
 NOTE = (
-    "[..]: 95 % interval over the rows, and over the seeds where there are several; mae in stars, loss in nats; p: "
-    "McNemar's exact test on the rows that only one of two models has right, those of median accuracy"
+    "[..]: 95 % interval over the rows and, where there are several, the seeds; none where all rows are alike; mae in "
+    "stars, loss in nats; p: McNemar's exact test on the rows that only one of two models has right, of several seeds "
+    "those of median accuracy"
 )
 Rows = list[list[str]]
 
@@ -100,6 +102,25 @@ def title(comparison: dict[str, Any]) -> str:
     return f"{comparison['n']:,} test rows of {comparison['source']}"
 
 
+def remarks(comparison: dict[str, Any]) -> list[str]:
+    """What to know about the numbers.
+
+    Args:
+        comparison: What comparison.json holds.
+
+    Returns:
+        Sentences: rows that a model had seen, what stands for several, what could not be measured.
+    """
+    n = comparison["n"]
+    seen = [
+        f"{path} was trained or chosen on the texts of {count:,} of the {n:,} test rows, which flatters it."
+        for path, count in comparison["seen_in_training"].items()
+        if count
+    ]
+    left_out = [f"{name} is left out: {reason}" for name, reason in comparison["left_out"].items()]
+    return [*seen, *comparison["remarks"], *left_out]
+
+
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Print the tables, at most 80 characters wide where names are short.
 
@@ -107,7 +128,7 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         comparison: What comparison.json holds.
     """
     console = Console()
-    console.print(f"\n{title(comparison)}", style="bold", highlight=False)
+    console.print(f"\n{title(comparison)}", style="bold", highlight=False, markup=False)
     head, rows = metric_rows(comparison)
     for start in range(1, len(head), _AT_ONCE):
         columns = [0, *range(start, min(start + _AT_ONCE, len(head)))]
@@ -116,16 +137,17 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         if rows:
             _print(console, head, rows)
     console.print(NOTE, style="italic", highlight=False, markup=False)
-    for name, reason in comparison["left_out"].items():
-        console.print(f"{name} is left out: {reason}", highlight=False, markup=False)
+    for said in remarks(comparison):
+        console.print(said, highlight=False, markup=False)
 
 
-def print_text(text: str, found: dict[str, dict[str, float]]) -> None:
+def print_text(text: str, found: dict[str, dict[str, float]], left_out: str | None) -> None:
     """Print what each model says of one review.
 
     Args:
         text: The review.
         found: From ``before_and_after``.
+        left_out: Why the un-tuned model is not among them.
     """
     names = list(next(iter(found.values())))
     likeliest = {model: max(of, key=lambda name: of[name]) for model, of in found.items()}
@@ -136,6 +158,8 @@ def print_text(text: str, found: dict[str, dict[str, float]]) -> None:
     console = Console()
     console.print(text, style="italic", highlight=False, markup=False)
     _print(console, ["", *found], rows)
+    if left_out:
+        console.print(f"un-tuned is left out: {left_out}", highlight=False, markup=False)
 
 
 def markdown(comparison: dict[str, Any]) -> str:
@@ -155,7 +179,7 @@ def markdown(comparison: dict[str, Any]) -> str:
             lines = [head, ["---"] * len(head), *rows]
             parts.append("\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines))
     parts.append(NOTE + ".")
-    parts += [f"{name} is left out: {reason}" for name, reason in comparison["left_out"].items()]
+    parts += remarks(comparison)
     return "\n\n".join(parts) + "\n"
 
 
@@ -173,20 +197,18 @@ def sections(comparison: dict[str, Any]) -> list[tuple[str, str]]:
         "Differences": [difference_rows(comparison)],
         "Stars from probabilities": [rounding_rows(comparison)],
     }
-    left_out = "".join(
-        f"<p>{escape(f'{name} is left out: {reason}')}</p>" for name, reason in comparison["left_out"].items()
-    )
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in remarks(comparison))
     found = [(heading, "".join(table(head, rows) for head, rows in tables if rows)) for heading, tables in made.items()]
-    found[0] = (found[0][0], f"{found[0][1]}<p>{escape(NOTE)}.</p>{left_out}")
+    found[0] = (found[0][0], f"{found[0][1]}<p>{escape(NOTE)}.</p>{said}")
     return [(heading, content) for heading, content in found if content]
 
 
 def _print(console: Console, head: Sequence[str], rows: Rows) -> None:
     made = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, column in enumerate(head):
-        made.add_column(column, justify="right" if number else "left")
+        made.add_column(escape_markup(column), justify="right" if number else "left")
     for row in rows:
-        made.add_row(*(cell.replace("[", r"\[") for cell in row))
+        made.add_row(*(escape_markup(cell) for cell in row))
     console.print(made)
     console.print()
 

@@ -152,11 +152,12 @@ def sentences(explanation: Explanation) -> list[str]:
     ]
     if explanation.unread is not None:
         start, end = explanation.unread
-        first, last = explanation.text[start:end].split()[0], explanation.text[start:end].split()[-1]
+        words = explanation.text[start:end].split()
+        span = f", from “{_short(words[0])}” to “{_short(words[-1])}”" if words else ""
         count = explanation.unread_words
         said.append(
             f"Not read, because the review is longer than data.max_length: {count} of "
-            f"{count + len(explanation.words)} words and punctuation marks, from “{_short(first)}” to “{_short(last)}”."
+            f"{count + len(explanation.words)} words and punctuation marks{span}."
         )
     return said
 

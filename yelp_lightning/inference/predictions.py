@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from yelp_lightning.errors import UsageError
 from yelp_lightning.files import atomic_file, require_new
+from yelp_lightning.modeling.rounding import expected_stars
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 STDOUT = "-"
@@ -45,7 +46,7 @@ def predictions_table(
         columns["label"] = [label_names[label] for label in likeliest]
     if ordered or label_names is None:
         columns["stars"] = likeliest + 1
-        columns["expected_stars"] = probabilities.astype(np.float64) @ np.arange(1, classes + 1)
+        columns["expected_stars"] = expected_stars(probabilities)
     columns |= {f"p{star + 1}": probabilities[:, star] for star in range(classes)}
     return pa.table(columns)
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from yelp_lightning.checkpoint import find_checkpoint, read_checkpoint, require_stars
 from yelp_lightning.data.truncation import Encoder
 from yelp_lightning.errors import UsageError
+from yelp_lightning.modeling.rounding import expected_stars
 from yelp_lightning.pretrained import Classifier, class_names, load_classifier, unpack_classifier, unpack_tokenizer
 
 
@@ -29,10 +30,7 @@ def predict_text(ckpt_path: str, text: str, output: str | None = None, explained
         from yelp_lightning.inference.predictions import check_output
 
         check_output(output)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # Python keeps bytes of the command line that are not UTF-8 as surrogates
-        raise UsageError(f"`--text` is not UTF-8 at its character {error.start + 1}: write it in UTF-8.") from error
+    require_utf8(text)
     path = find_checkpoint(ckpt_path)
     checkpoint = read_checkpoint(path)
     require_stars(checkpoint, path)
@@ -48,6 +46,21 @@ def predict_text(ckpt_path: str, text: str, output: str | None = None, explained
         write_predictions(predictions_table(probabilities[None], None, None, label_names, ordered), output)
         return
     print_stars(probabilities, list(class_names(len(probabilities), label_names).values()), ordered)
+
+
+def require_utf8(text: str) -> None:
+    """Refuse a text that holds other bytes, which Python keeps as surrogates.
+
+    Args:
+        text: ``--text``.
+
+    Raises:
+        UsageError: If it does.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"`--text` is not UTF-8 at its character {error.start + 1}: write it in UTF-8.") from error
 
 
 def explain_text(checkpoint: dict[str, Any], data: Mapping[str, Any], text: str, output: str | None = None) -> None:
@@ -66,6 +79,7 @@ def explain_text(checkpoint: dict[str, Any], data: Mapping[str, Any], text: str,
     from yelp_lightning.inference.marking import check_page, print_marked, write_page
 
     check_page(output)
+    require_utf8(text)
     explanation = explain(*_model_and_encoder(checkpoint, data), text)
     if output is not None and output != "-":
         write_page(explanation, output)
@@ -83,7 +97,7 @@ def print_stars(probabilities: npt.NDArray[np.float32], names: Sequence[str], or
         names: Of the classes, ``(C,)``.
         ordered: Whether the classes are ordered, as stars are.
     """
-    expected = f"  (expected {probabilities @ np.arange(1, len(probabilities) + 1):.2f})" if ordered else ""
+    expected = f"  (expected {expected_stars(probabilities[None])[0]:.2f})" if ordered else ""
     print(names[int(probabilities.argmax())] + expected)
     width = max(map(len, names))
     for name, probability in zip(names, probabilities.tolist(), strict=True):
@@ -103,7 +117,7 @@ def star_probabilities(checkpoint: dict[str, Any], text: str) -> npt.NDArray[np.
     return _probabilities(*_model_and_encoder(checkpoint, checkpoint["datamodule_hyper_parameters"]), text)
 
 
-def before_and_after(paths: dict[str, Path], text: str, seed: int) -> dict[str, dict[str, float]]:
+def before_and_after(paths: Mapping[str, Path], text: str, seed: int) -> tuple[dict[str, dict[str, float]], str | None]:
     """Probabilities of the classes for one review, by the model that a run has started from and by tuned ones.
 
     Args:
@@ -112,27 +126,40 @@ def before_and_after(paths: dict[str, Path], text: str, seed: int) -> dict[str, 
         seed: Of the head of the un-tuned model, which is that of the first.
 
     Returns:
-        Model's name, ``un-tuned`` first, to class name to probability.
+        Model's name, ``un-tuned`` first, to class name to probability; and why the un-tuned model is left out.
 
     Raises:
-        UsageError: If a checkpoint or the encoder cannot be loaded.
+        UsageError: If a checkpoint cannot be read, or two have other classes.
     """
     import torch
 
-    found: dict[str, npt.NDArray[np.float32]] = {}
-    names: list[str] = []
+    from yelp_lightning.network.head import draw_head
+
+    require_utf8(text)
+    found: dict[str, dict[str, float]] = {}
+    left_out, names = None, None
     for name, path in paths.items():
         checkpoint = read_checkpoint(path)
         require_stars(checkpoint, path)
-        tuned, encoder = _model_and_encoder(checkpoint, checkpoint["datamodule_hyper_parameters"])
-        if not found:
-            options = checkpoint["hyper_parameters"]
-            torch.manual_seed(seed)
+        model, encoder = _model_and_encoder(checkpoint, checkpoint["datamodule_hyper_parameters"])
+        models, own = {name: model}, list(model.config.id2label.values())
+        if names is None:
+            names, options = own, checkpoint["hyper_parameters"]
             kind = options["pretrained"], options["num_labels"], options["label_names"], options.get("pooling", "cls")
-            found["un-tuned"] = _probabilities(load_classifier(*kind), encoder, text)
-            names = list(tuned.config.id2label.values())
-        found[name] = _probabilities(tuned, encoder, text)
-    return {name: dict(zip(names, values.tolist(), strict=True)) for name, values in found.items()}
+            try:
+                models = {"un-tuned": load_classifier(*kind), **models}
+            except UsageError as error:
+                left_out = str(error)
+            else:
+                torch.manual_seed(seed)
+                draw_head(models["un-tuned"])
+        if own != names:
+            raise UsageError(
+                f"`--ckpt_path` {path} has the classes {own}, but the first one {names}: give runs with the same."
+            )
+        for each, network in models.items():
+            found[each] = dict(zip(names, _probabilities(network, encoder, text).tolist(), strict=True))
+    return found, left_out
 
 
 def _probabilities(model: Classifier, encoder: Encoder, text: str) -> npt.NDArray[np.float32]:

@@ -3,12 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
-# Where rows are few and all of them right, the likelihood asks for a temperature of 0: this far and no further.
 LOWEST, HIGHEST = 0.25, 10.0
+# Standard deviation of the logarithm of temperatures before any row is seen: few rows, all of them right for one, would
+# ask for a temperature of 0. From some hundred rows on it does not matter.
+PRIOR = 0.5
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-    """The temperature by which logits are divided for the smallest log-loss; it changes no row's most probable class.
+    """The most likely temperature to divide logits by; it changes no row's most probable class.
 
     Args:
         logits: ``(n, C)``, of rows that were not trained on.
@@ -16,10 +18,10 @@ def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int6
 
     Returns:
         A number in [0.25, 10]; above 1 means that the model is surer than it is right. 1 where logits are no finite
-        numbers.
+        numbers: then every metric of these rows is none either.
 
     Source:
-        Guo et al. 2017. The log-loss is convex in the inverse of the temperature, so there is one minimum.
+        Guo et al. 2017, with a normal prior on the temperature's logarithm, which is worth a few rows.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -29,8 +31,11 @@ def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int6
         return 1.0
     right = scores[np.arange(len(labels)), labels]
 
-    def loss(inverse: float) -> float:
-        return float(np.mean(logsumexp(inverse * scores, axis=1) - inverse * right))
+    def unlikelihood(logarithm: float) -> float:
+        inverse = np.exp(-logarithm)
+        loss = np.sum(logsumexp(inverse * scores, axis=1) - inverse * right)
+        return float(loss + (logarithm / PRIOR) ** 2 / 2) / len(labels)
 
-    found = minimize_scalar(loss, bounds=(1 / HIGHEST, 1 / LOWEST), method="bounded", options={"xatol": 1e-6})
-    return 1 / float(found.x)
+    bounds = np.log(LOWEST), np.log(HIGHEST)
+    found = minimize_scalar(unlikelihood, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))

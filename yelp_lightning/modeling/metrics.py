@@ -131,7 +131,7 @@ class Measured:
     Args:
         logits: ``(n, C)``, as the network gives them.
         labels: ``(n,)``, 0..C-1.
-        rows: ``(n,)``, numbers of the rows in the split, 0..n-1 rising.
+        rows: ``(n,)``, numbers of the rows in the split, rising: all of them, unless the trainer limits the batches.
         temperature: By which logits are divided for probabilities.
     """
 

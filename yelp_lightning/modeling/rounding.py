@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-Probabilities = npt.NDArray[np.float64]
+Probabilities = npt.NDArray[np.floating]
 # n rows, C classes
 
 

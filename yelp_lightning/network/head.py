@@ -33,6 +33,18 @@ def output_layer(model: Any) -> nn.Linear:
     return layers[-1]
 
 
+def draw_head(model: Any) -> None:
+    """Draw the last layer anew, from torch's global generator, in case the encoder comes with one that was trained.
+
+    Args:
+        model: A classifier, changed in place.
+    """
+    layer = output_layer(model)
+    nn.init.normal_(layer.weight, std=getattr(model.config, "initializer_range", 0.02))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 def divide_logits(model: Any, temperature: float) -> None:
     """Make a temperature part of the head, so that whoever loads the model has calibrated probabilities.
 

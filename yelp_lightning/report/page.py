@@ -33,7 +33,7 @@ CURVES = ("train/loss", "val/loss", "val/accuracy", "val/mae")
 
 def write_report(
     path: Path, title: str, rows: TestedRows, tested: Sequence[Tested], curves: Sequence[Curve] = (),
-    sections: Sequence[tuple[str, str]] = (),
+    sections: Sequence[tuple[str, str]] = (), remarks: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Write the report; it loads nothing, and appears whole or not at all.
 
@@ -44,6 +44,7 @@ def write_report(
         tested: The models, one or more, on the same rows; the first is the one whose mistakes are shown.
         curves: Learning curves of the runs.
         sections: What comes first, in the place of the measures: heading (plain text) and content (html).
+        remarks: What to know about the numbers, plain text.
     """
     first = tested[0]
     parts = [
@@ -57,10 +58,11 @@ def write_report(
         ("The surest wrong reviews", wrong_section(rows, first)),
         ("Likely label errors", label_errors_section(rows, first)),
     ]
+    said = map(_paragraph, remarks)
     body = (f"<section><h2>{html.escape(heading)}</h2>{content}</section>" for heading, content in parts)
     with atomic_file(path) as temporary:
         # The name of a file may hold what is no letter.
-        temporary.write_text(page(title, body), encoding="utf-8", errors="replace")
+        temporary.write_text(page(title, [*said, *body]), encoding="utf-8", errors="replace")
 
 
 def _paragraph(text: str) -> str:

@@ -47,18 +47,20 @@ class TestedRows:
     shown: Callable[[Sequence[int]], list[Shown]]
 
     @classmethod
-    def of(cls, datamodule: ReviewDataModule, ordered: bool) -> "TestedRows":
+    def of(cls, datamodule: ReviewDataModule, ordered: bool, measured: npt.NDArray[np.int64]) -> "TestedRows":
         """The test rows of a data module.
 
         Args:
             datamodule: Its ``test`` stage has been set up.
             ordered: ``model.ordered``.
+            measured: Numbers of the rows that were measured: all, but for ``trainer.limit_test_batches``.
 
         Returns:
             The rows.
         """
-        tokens, lengths = datamodule.tokens["test"], datamodule.tokens["test"].full_lengths
-        table, chosen = datamodule.reviews.rows["test"].table, datamodule.reviews.chosen["test"]
+        tokens = datamodule.tokens["test"]
+        labels, lengths = tokens.labels[measured].astype(np.int64), tokens.full_lengths[measured]
+        table, chosen = datamodule.reviews.rows["test"].table, datamodule.reviews.chosen["test"][measured]
 
         def shown(rows: Sequence[int]) -> list[Shown]:
             # Both are read in the order of the table, once.
@@ -69,9 +71,7 @@ class TestedRows:
 
         options = datamodule.hparams
         names = class_names(options["num_labels"], options["label_names"])
-        return cls(
-            tokens.labels.astype(np.int64), lengths, lengths > tokens.lengths, tuple(names.values()), ordered, shown
-        )
+        return cls(labels, lengths, lengths > tokens.lengths[measured], tuple(names.values()), ordered, shown)
 
 
 @dataclass(frozen=True)

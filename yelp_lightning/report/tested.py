@@ -22,8 +22,11 @@ def report_test(folder: Path, checkpoint_file: Path, model: Any, datamodule: Any
     Returns:
         The file.
     """
-    rows = TestedRows.of(datamodule, model.hparams["ordered"])
+    measured = model.measured["test"]
+    rows = TestedRows.of(datamodule, model.hparams["ordered"], measured.rows)
     curve = read_curve(checkpoint_file.parent, checkpoint_file.parent.name)
     title = f"{checkpoint_file} on {len(rows.labels):,} test rows of {datamodule.hparams['source']}"
-    write_report(folder / REPORT, title, rows, [Tested("tuned", model.measured["test"])], [curve])
+    seen = datamodule.reviews.summary["test"]["seen_in_training"]
+    remarks = [f"The model was trained or chosen on the texts of {seen:,} of the test rows, which flatters it."]
+    write_report(folder / REPORT, title, rows, [Tested("tuned", measured)], [curve], remarks=remarks if seen else ())
     return folder / REPORT

@@ -21,6 +21,8 @@ from yelp_lightning.training.keeping import DIRECTIONS
 OTHERS = ("val/loss_calibrated", "val/ece_calibrated", "val/mae_median", "val/mae_expected", "val/mae_rounded")
 # Most rows of the table of errors, and most characters of a text there.
 ERRORS, CHARACTERS = 50, 2000
+# Most classes of the confusion matrix: nobody could read more, and W&B cuts tables at 200,000 rows.
+CLASSES = 100
 
 
 class Table(NamedTuple):
@@ -49,7 +51,8 @@ class Dashboard(Callback):
         axis: dict[str, Any] = {"step_metric": "trainer/global_step", "step_sync": True}
         for logger in _wandb_loggers(trainer):
             for name, best in {**DIRECTIONS, **dict.fromkeys(OTHERS, "min")}.items():
-                for key in (name, name.replace("val/", "train/")):
+                keys = (name,) if name in OTHERS else (name, name.replace("val/", "train/"))
+                for key in keys:
                     logger.experiment.define_metric(key, summary=f"{best},last", **axis)
 
     @override
@@ -90,12 +93,7 @@ def _panels(trainer: Trainer, model: StarClassifier, with_text: bool) -> dict[st
     names = list(class_names(len(matrix), model.hparams["label_names"]).values())
     datamodule: Any = getattr(trainer, "datamodule", None)
     return {
-        "val/confusion_matrix": wandb.plot_table(
-            "wandb/confusion_matrix/v1",
-            wandb.Table(*confusion_table(matrix, names)),
-            {"Actual": "actual", "Predicted": "predicted", "nPredictions": "reviews"},
-            {"title": "Confusion matrix, validation"},
-        ),
+        **({"val/confusion_matrix": _confusion(matrix, names)} if len(names) <= CLASSES else {}),
         "val/reliability": wandb.plot_table(
             "wandb/lineseries/v0",
             wandb.Table(*reliability_table(measured)),
@@ -104,6 +102,17 @@ def _panels(trainer: Trainer, model: StarClassifier, with_text: bool) -> dict[st
         ),
         "val/errors": wandb.Table(*error_table(measured, names, datamodule.reviews, with_text)),
     }
+
+
+def _confusion(matrix: list[list[int]], names: list[str]) -> Any:
+    import wandb
+
+    return wandb.plot_table(
+        "wandb/confusion_matrix/v1",
+        wandb.Table(*confusion_table(matrix, names)),
+        {"Actual": "actual", "Predicted": "predicted", "nPredictions": "reviews"},
+        {"title": "Confusion matrix, validation"},
+    )
 
 
 def confusion_table(matrix: list[list[int]], names: list[str]) -> Table:

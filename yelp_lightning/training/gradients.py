@@ -20,13 +20,15 @@ class GradientNorm(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         # Lightning has undone the loss scaling of 16-mixed already, and logs this step's loss under the same number.
         every = getattr(trainer, "log_every_n_steps", 0)
-        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
-        if not gradients or not every or (trainer.global_step + 1) % every:
+        if not every or (trainer.global_step + 1) % every:
             return
-        norm = get_total_norm(gradients)
+        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+        norm = get_total_norm(gradients) if gradients else torch.zeros((), device=pl_module.device)
         if isinstance(norm, DTensor):  # each device has a part of every gradient
             norm = norm.full_tensor()
-        elif isinstance(trainer.strategy, FSDPStrategy):
+        elif isinstance(trainer.strategy, FSDPStrategy):  # each device has whole gradients, or none
             squares: torch.Tensor = trainer.strategy.reduce(norm.square(), reduce_op="sum")
             norm = squares.sqrt()
+        elif not gradients:
+            return
         pl_module.log("train/grad_norm", norm)
