@@ -115,9 +115,9 @@ def measured(settings: Settings) -> Result:
     }
     if settings.length:
         fit["data.max_length"] = settings.length
-    # The cores are shared by hand: torch does it for one process only.
-    threads = str(max(1, machine()["cores"] // settings.processes))
-    env = os.environ | {"OMP_NUM_THREADS": threads}
+    # The cores, or as many as were asked for, are shared by hand: torch gives all of them to each process.
+    threads = int(os.environ.get("OMP_NUM_THREADS", machine()["cores"])) // settings.processes
+    env = os.environ | {"OMP_NUM_THREADS": str(max(1, threads))}
     start = time.time()
     call("fit", common | several | fit, env=env)
     test = {"ckpt_path": run, "trainer.callbacks+": callback("step_timer.TestTimer", path=tested)}
