@@ -64,7 +64,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--test_rows", type=int, help="test rows for accuracy (1000, or as many as there are)")
     parser.add_argument("--seed", type=int, default=42, help="the first seed (%(default)s)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="who runs (all)")
-    parser.add_argument("--keep", type=Path, help="file of finished whole trainings, made if it is missing")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="file of finished whole trainings, made if missing; remove it when the code has changed",
+    )
     args = parser.parse_args()
     if args.steps <= WARMUP_STEPS:
         parser.error(f"`--steps` must be above {WARMUP_STEPS}, the steps that are not timed; got {args.steps}.")
