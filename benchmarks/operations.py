@@ -11,7 +11,8 @@ PER_WEIGHT = 2
 FORWARD_AND_BACKWARD = 3
 REPEATS = 7  # of which the median counts
 SECONDS = 0.1  # of one repeat, about
-TOKENS = 4096  # rows of the timed products, enough for their full rate
+# Rows of the timed products, tokens: enough for their full rate on a processor, and on an accelerator.
+TOKENS, ACCELERATOR_TOKENS = 4096, 32768
 
 
 def linear_sizes(model: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -69,24 +70,25 @@ def _products(model: Any, dtype: Any, device: str) -> Iterator[tuple[int, int, A
     import torch
 
     every, _ = linear_sizes(model)
+    tokens = TOKENS if device == "cpu" else ACCELERATOR_TOKENS
     for size in sorted(set(every)):
         inner, outer = size
-        values = torch.randn(TOKENS, inner, device=device, dtype=dtype)
+        values = torch.randn(tokens, inner, device=device, dtype=dtype)
         weights = torch.randn(outer, inner, device=device, dtype=dtype)
-        gradients = torch.randn(TOKENS, outer, device=device, dtype=dtype)
+        gradients = torch.randn(tokens, outer, device=device, dtype=dtype)
         products = (
             lambda x=values, w=weights: x @ w.T,
             lambda g=gradients, w=weights: g @ w,
             lambda g=gradients, x=values: g.T @ x,
         )
         for product in products:
-            yield every.count(size), PER_WEIGHT * TOKENS * inner * outer, product
+            yield every.count(size), PER_WEIGHT * tokens * inner * outer, product
 
 
 def matrix_rate(model: Any, dtype: Any, device: str) -> float:
     """Rate of the matrix products of a model's layers, alone and in the same dtype.
 
-    Each product of the linear layers, forward and both backward ones, over 4,096 tokens: the operations of all of them,
+    Each product of the linear layers, forward and both backward ones, over many tokens: the operations of all of them,
     as often as they occur, over the seconds that they take, each the median of repeats.
 
     Args:
