@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -12,6 +13,7 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,15 +31,67 @@ def measure(script: str, name: str, settings: Any) -> dict[str, Any]:
     Returns:
         What the contestant left by ``leave_result``.
     """
-    path = [str(ROOT / "benchmarks"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # The datasets cache is the run's own: nothing is found ready, nothing is left behind.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "HF_DATASETS_CACHE": f"{settings.folder}/datasets"}
     command = [sys.executable, script, "--child", name, json.dumps(asdict(settings))]
-    child = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace")
+    given = environment(settings.folder)
+    child = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, errors="replace")
     if child.returncode:
         sys.exit(f"{child.stdout}{child.stderr}\n`{name}` failed with exit status {child.returncode}; see above.")
     result: dict[str, Any] = json.loads((Path(settings.folder) / RESULT).read_text())
     return result
+
+
+def environment(folder: str) -> dict[str, str]:
+    """Variables of a child process: it finds this project and the benchmarks' callbacks, wherever it runs.
+
+    Args:
+        folder: Where its datasets cache goes: nothing is found ready, nothing is left behind.
+    """
+    path = [str(ROOT / "benchmarks"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path), "HF_DATASETS_CACHE": f"{folder}/datasets"}
+
+
+def call(command: str, options: dict[str, Any], **more: Any) -> None:
+    """Run one of this project's commands in a process of its own, as a user would.
+
+    Args:
+        command: ``fit``, ``test`` or another.
+        options: Names without dashes, and their values.
+        **more: Of ``subprocess.run``.
+
+    Raises:
+        subprocess.CalledProcessError: If it fails; what it said is on standard error.
+    """
+    words = [f"--{name}={value}" for name, value in options.items()]
+    given = {"check": True, "stdout": sys.stderr} | more
+    subprocess.run([sys.executable, "-m", "yelp_lightning", command, *words], **given)
+
+
+def callback(class_path: str, **init_args: Any) -> str:
+    """A callback as an option of the command line takes it.
+
+    Args:
+        class_path: ``module.Class``; the modules of this folder are found.
+        **init_args: Of the class.
+    """
+    return json.dumps({"class_path": class_path, "init_args": init_args})
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share.
+
+    Args:
+        share: Observed, from 0 to 1.
+        n: Of how many.
+    """
+    z = NormalDist().inv_cdf(0.975)
+    centre, spread = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = ((centre + sign * spread) / (1 + z**2 / n) for sign in (-1, 1))
+    return low, high
+
+
+def significant(report: Any) -> Any:
+    """The same report with five digits of every measured number."""
+    return json.loads(json.dumps(report), parse_float=lambda number: float(f"{float(number):.5g}"))
 
 
 def leave_result(folder: str, result: dict[str, Any]) -> None:

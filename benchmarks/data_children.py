@@ -67,8 +67,8 @@ def probe(settings: Settings) -> Result:
     return {}
 
 
-def make_up(settings: Settings) -> Result:
-    """Write the table, a row group at a time.
+def make_up(settings: Settings, seed: int = SEED) -> Result:
+    """Write the table, a row group at a time; another seed makes another table.
 
     Each text has as many words as a real one drawn at random, and its words are drawn from all words of the real texts,
     as often as they stand there, with the white space behind them. No text is blank, and practically none repeats. A
@@ -82,7 +82,7 @@ def make_up(settings: Settings) -> Result:
     split = [re.findall(r"\S+\s*", text) for text in real if text]
     words = np.array([word if word[-1].isspace() else f"{word} " for text in split for word in text], object)
     real_lengths = np.maximum([len(text) for text in split], MIN_WORDS)
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     schema = pa.schema({"label": pa.int64(), "text": pa.string()})
     with parquet.ParquetWriter(settings.table, schema) as writer:
         for start in range(0, settings.rows, GROUP_ROWS):
