@@ -16,12 +16,14 @@ quickstart: .venv/quickstart $(RUN)/metrics.json
 $(RUN)/metrics.json: | .venv/quickstart
 	$(BIN)/python -m yelp_lightning fit --config configs/quickstart.yaml
 
+# One thread a process: the tests run side by side, and are small.
+test: export OMP_NUM_THREADS := 1
 test: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --cov -n logical --maxprocesses 4
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
