@@ -4,7 +4,7 @@ Run:
     python benchmarks/recipes.py --data FOLDER
     python benchmarks/recipes.py --data FOLDER --train_size 2700 --seeds 3
     python benchmarks/recipes.py --data FOLDER --recipes small_1k ordinal --split val
-    python benchmarks/recipes.py --data FOLDER --speed 40
+    python benchmarks/recipes.py --data FOLDER --speed
 
 Each run is a `fit` and a `test` in processes of their own. All recipes train on the same rows (the first ``train_size``
 of ``shuffle(seed=42)``) and choose their best epoch on the same ``--val_size`` others; where ``train_size`` is all
@@ -13,10 +13,11 @@ its encoder is made once, of ``--unlabelled``, whose labels are not read. With `
 rows: that is how settings are chosen.
 
 Finished runs are kept in ``--results`` and not run again, so a benchmark that was stopped goes on where it stopped.
-Reviews per second are the median of the training's own measurements; peak memory is that of the largest process.
-Several of these may run side by side, with results of their own, where only accuracy is asked for: speed and memory in
-the table come from ``--speed``, so many optimizer steps of each recipe alone on the machine, where it was measured. The
-output is the table that the README shows; its last line is one JSON object.
+Reviews per second are all reviews over all seconds of training, by the training's own measurements; peak memory is that
+of the largest process. Several of these may run side by side, with results of their own, where only accuracy is asked
+for: speed and memory in the table come from ``--speed``, an epoch of each recipe alone on the machine, where it was
+measured; its minutes are those of all epochs without validation. The output is the table that the README shows; its
+last line is one JSON object.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, harmonic_mean, stdev
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,10 @@ def call(*arguments: object) -> float:
 
 
 def speed(run: Path) -> float:
-    """Reviews per second of a training, the median of what it logged."""
+    """Reviews per second of a training: each of the values that it logged is of as many reviews."""
     with (run / "csv" / "version_0" / "metrics.csv").open(newline="") as file:
         found = [row.get("train/reviews_per_second") for row in csv.DictReader(file)]
-    return median(float(value) for value in found if value)
+    return harmonic_mean(float(value) for value in found if value)
 
 
 def measure(recipe: str, seed: int, arguments: argparse.Namespace, encoder: str) -> dict[str, Any]:
@@ -92,13 +93,13 @@ def measure(recipe: str, seed: int, arguments: argparse.Namespace, encoder: str)
 
 
 def pace(recipe: str, arguments: argparse.Namespace, encoder: str) -> dict[str, Any]:
-    """Speed and memory of a recipe's first ``--speed`` optimizer steps, the longest batch among them."""
+    """Speed and memory of a recipe's first epoch."""
     run = arguments.folder / f"{recipe}-speed"
     subprocess.run(["rm", "-rf", run], check=True)
     peak = call(
         "fit", "--config", f"configs/recipes/{recipe}.yaml", "--model.pretrained", encoder, "--data.source",
         arguments.data, "--data.train_size", arguments.train_size, "--data.val_size", arguments.val_size,
-        "--trainer.max_steps", arguments.speed, "--trainer.limit_val_batches", 0, "--trainer.log_every_n_steps", 5,
+        "--trainer.max_epochs", 1, "--trainer.limit_val_batches", 0, "--trainer.log_every_n_steps", 5,
         "--trainer.default_root_dir", run, "--trainer.enable_progress_bar", "false",
         "--trainer.enable_checkpointing", "false",
     )  # fmt: skip
@@ -153,7 +154,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="How many, from 1.")
     parser.add_argument("--train_size", type=int, default=1000, help="Rows to train on.")
     parser.add_argument("--val_size", type=int, default=500, help="Rows to choose the best epoch on.")
-    parser.add_argument("--speed", type=int, default=0, help="Measure only speed and memory, over so many steps.")
+    parser.add_argument("--speed", action="store_true", help="Measure only speed and memory.")
     parser.add_argument("--split", choices=["val", "test"], default="test", help="Rows that are measured.")
     parser.add_argument("--model", default="embedded", help="The encoder: embedded, a folder or a Hub id.")
     parser.add_argument("--unlabelled", type=Path, help="Reviews for `pretrained`; null means FOLDER/natural.csv.")

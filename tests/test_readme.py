@@ -1,6 +1,7 @@
 """The README: its file tree is that of the docstrings, its commands and options exist."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from conftest import ROOT
 from yelp_lightning.__main__ import COMMANDS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results"
 FOLDERS = ("yelp_lightning", "configs", "benchmarks", "docs", "tests")
 
 
@@ -81,3 +83,14 @@ def test_every_option_of_ours_is_documented() -> None:
         # Without the name, its placeholder, and what the parser adds about type and default.
         words = re.sub(r"^--\S+( [A-Z_]+| \{\S+\})?|\((type|default):.*|^  .*-->.*", "", entry).strip()
         assert len(words) > 20, f"no description: {entry}"
+
+
+def test_recipe_table_is_that_of_the_results(tmp_path: Path) -> None:
+    command = ["benchmarks/recipes.py", "--data", tmp_path, "--seeds", "0", "--results", RESULTS / "recipes.json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
+    table = process.stdout.rpartition("\n[")[0]
+    assert table.startswith("| recipe |")
+    assert table in README, f"The README must have this table:\n{table}"

@@ -33,7 +33,7 @@ blockquote { margin: .5rem 0; padding: .5rem 1rem; border-left: 3px solid #8888 
 # A few hundred classes would each bring a tick, and names would not fit below their bars.
 NAMED_CLASSES = 10
 # Most characters of a name in a legend.
-NAME = 30
+NAME = 40
 
 
 def page(title: str, body: Iterable[str]) -> str:
