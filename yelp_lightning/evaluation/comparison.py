@@ -163,6 +163,7 @@ def _interval(name: str, value: float | None, drawn: Floats, bounded: bool = Tru
     ends = np.percentile(defined, [2.5, 97.5])
     if name == "ece":
         ends = 2 * value - ends[::-1]
+        ends = np.array([min(ends[0], value), max(ends[1], value)])
     return [float(end) for end in (ends.clip(*BOUNDS.get(name, (0, np.inf))) if bounded else ends)]
 
 
