@@ -73,7 +73,7 @@ def test_frozen_parameters_are_left_out(tiny_bert: Path) -> None:
     assert [parameter is model.classifier.bias for parameter in rest["params"]] == [True]
 
 
-def test_one_step_equals_transformers_trainers_adamw(tiny_bert: Path) -> None:
+def test_one_step_equals_transformers_trainers_adamw(tiny_bert: Path, tmp_path: Path) -> None:
     """Same weights, same gradients: our optimizer and the one that transformers.Trainer builds move alike."""
     results = []
     for ours in (True, False):
@@ -86,7 +86,7 @@ def test_one_step_equals_transformers_trainers_adamw(tiny_bert: Path) -> None:
             optimizer, _ = adamw(model, OptimizerOptions(PEAK, weight_decay=0.1), 10)
         else:
             arguments = transformers.TrainingArguments(
-                "unused", learning_rate=PEAK, weight_decay=0.1, report_to=[], use_cpu=True
+                str(tmp_path), learning_rate=PEAK, weight_decay=0.1, report_to=[], use_cpu=True
             )
             optimizer = transformers.Trainer(model, arguments).create_optimizer()
         for _ in range(3):
