@@ -69,7 +69,7 @@ def test_parts_of_a_linear_model_are_exact(encoder: Encoder) -> None:
     tokenizer = encoder.tokenizer
     torch.manual_seed(0)
     bag = Bag(transformers.BertConfig(vocab_size=len(tokenizer), hidden_size=8, num_labels=3))
-    model = PooledClassifier(bag, "mean").eval()  # type: ignore[arg-type]
+    model = PooledClassifier(bag, "mean").eval()
     found = explain(model, encoder, TEXT)
     # logit = weight . mean of the token vectors + bias: a token's part is weight . (its vector - that of [MASK]) / T.
     ids = tokenizer(TEXT)["input_ids"]
@@ -119,7 +119,7 @@ def test_parts_add_up_to_the_difference(tiny_bert: Path, encoder: Encoder, kind:
 
 def make_model(tiny_bert: Path, encoder: Encoder, kind: str) -> Classifier:
     if kind in ("cls", "mean", "attention"):
-        return load_classifier(str(tiny_bert), 5, None, kind)  # type: ignore[arg-type]
+        return load_classifier(str(tiny_bert), 5, None, kind)
     if kind == "lora":
         model = load_classifier(str(tiny_bert), 5)
         add_lora(model, {"r": 2, "alpha": 4.0, "dropout": 0.0, "target": "attention"})
@@ -132,7 +132,7 @@ def make_model(tiny_bert: Path, encoder: Encoder, kind: str) -> Classifier:
     }  # fmt: skip
     config = transformers.AutoConfig.for_model(kind, **sizes)
     torch.manual_seed(0)
-    return transformers.AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-any-return]
+    return transformers.AutoModelForSequenceClassification.from_config(config)
 
 
 def test_steps_rise_until_the_error_is_small(
@@ -225,7 +225,7 @@ def fast_tokenizer(kind: str) -> Any:
 def test_other_tokenizers_words(kind: str, text: str, words: list[str]) -> None:
     tokenizer = fast_tokenizer(kind)
     config = transformers.BertConfig(vocab_size=len(tokenizer), hidden_size=8, num_labels=3)
-    found = explain(PooledClassifier(Bag(config), "mean").eval(), Encoder(tokenizer, 99, "head"), text)  # type: ignore[arg-type]
+    found = explain(PooledClassifier(Bag(config), "mean").eval(), Encoder(tokenizer, 99, "head"), text)
     assert [word for word in marked(found) if word.strip() or word in words] == words
     assert found.error < 1e-4
 

@@ -25,7 +25,7 @@ def explanation(text: str = NASTY, **changes: object) -> Explanation:
         "probabilities": np.array([0.2, 0.7, 0.1], np.float32), "unread": (text.find("not"), len(text)),
         "logit": 1.5, "baseline": "[MASK]", "baseline_logit": 1.0, "steps": 32,
     }  # fmt: skip
-    return Explanation(**{**values, **changes})  # type: ignore[arg-type]
+    return Explanation(**{**values, **changes})
 
 
 def show(capfd: pytest.CaptureFixture[str], found: Explanation) -> str:

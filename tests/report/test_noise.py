@@ -31,7 +31,7 @@ def test_planted_errors_are_found() -> None:
     [{"n": 1}, {"n": 19}, {"n": 25}, {"absent": [0, 3]}, {"absent": [0, 1, 2, 3]}, {"n": 100, "classes": 300}],
 )
 def test_any_rows_are_survived(options: dict[str, object]) -> None:
-    rows, tested = made(**options)  # type: ignore[arg-type]
+    rows, tested = made(**options)
     assert label_errors_section(rows, tested).startswith("<p>")
 
 

@@ -33,13 +33,13 @@ CASES = {
 
 
 def written(folder: Path, *tested: Tested, rows: TestedRows, **options: object) -> str:
-    write_report(folder / "report.html", "Report of <mine>", rows, tested, CURVES, **options)  # type: ignore[arg-type]
+    write_report(folder / "report.html", "Report of <mine>", rows, tested, CURVES, **options)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_any_rows_make_a_page_that_stands_alone(case: str, tmp_path: Path) -> None:
-    rows, tested = made(**CASES[case])  # type: ignore[arg-type]
+    rows, tested = made(**CASES[case])
     page = written(tmp_path, tested, rows=rows)
     outside = Outside(page)
     assert outside.loaded == []
@@ -135,7 +135,7 @@ def test_rows_of_a_data_module(tiny_bert: Path, tmp_path: Path) -> None:
 @needs_chromium
 @pytest.mark.parametrize("case", ["stars", "own names", "300 classes"])
 def test_page_fits_the_window_of_a_real_browser(case: str, tmp_path: Path) -> None:
-    rows, tested = made(**CASES[case])  # type: ignore[arg-type]
+    rows, tested = made(**CASES[case])
     page = written(tmp_path, tested, rows=rows)
     for width in (1280, 390):
         seen = see(page, width, tmp_path)
