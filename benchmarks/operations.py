@@ -22,15 +22,23 @@ def linear_sizes(model: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int
         model: A classifier of transformers: an encoder under ``base_model``, a head beside it.
 
     Returns:
-        ``(in, out)`` of each layer that sees every token, and of each that sees a review once: pooler and head.
+        ``(in, out)`` of each layer that must see every token, and of each that need see a review once: pooler and head
+        and, where the head reads the first token alone, all of the encoder's last layer but keys and values.
     """
     import torch
 
+    from yelp_lightning.network.first_token import reads_first_token
+    from yelp_lightning.network.layers import encoder_layers
+
     sizes: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
     prefix = f"{model.base_model_prefix}."
+    last: set[torch.nn.Module] = set()
+    if reads_first_token(model):
+        layer: Any = encoder_layers(model)[-1]
+        last = {*layer.modules()} - {layer.attention.self.key, layer.attention.self.value}
     for name, layer in model.named_modules():
         if isinstance(layer, torch.nn.Linear):
-            once = not name.startswith(prefix) or "pooler" in name
+            once = not name.startswith(prefix) or "pooler" in name or layer in last
             sizes[once].append((layer.in_features, layer.out_features))
     return sizes
 
@@ -38,16 +46,16 @@ def linear_sizes(model: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int
 def operations(model: Any, lengths: Iterable[int], backward: bool) -> int:
     """Operations of the matrix products that reviews need, without any padding.
 
-    With ``W`` the weights (without biases) of all linear layers that see every token, ``V`` those of pooler and head,
-    ``L`` layers, ``H`` the width of all heads together, and ``t`` the tokens of a review::
+    With ``W`` the weights (without biases) of all linear layers that must see every token, ``V`` those of the others
+    (``linear_sizes``), ``L`` layers, ``H`` the width of all heads together, and ``t`` the tokens of a review::
 
-        forward(t) = 2 W t + 4 L H t² + 2 V
+        forward(t) = 2 W t + 4 (L - 1) H t² + 4 H t + 2 V
         forward and backward = 3 forward
 
-    ``4 L H t²`` is attention: scores and weighted values, ``2 H t²`` each, by the review's own length. Every layer is
-    counted for every real token, as the model is defined, also where only the first token of the last one is read.
-    Lookups of embeddings, biases, norms, activations, softmax, dropout and the optimizer are not counted: the time that
-    they take is what keeps the fraction below 1.
+    ``4 H t²`` is attention: scores and weighted values, ``2 H t²`` each, by the review's own length; in the last layer
+    ``4 H t`` where the head reads the first token alone, and ``4 H t²`` elsewhere. Lookups of embeddings, biases,
+    norms, activations, softmax, dropout and the optimizer are not counted: the time that they take is what keeps the
+    fraction below 1.
 
     Args:
         model: A classifier of transformers.
@@ -57,10 +65,15 @@ def operations(model: Any, lengths: Iterable[int], backward: bool) -> int:
     Returns:
         Multiplications and additions.
     """
+    from yelp_lightning.network.first_token import reads_first_token
+
     every, once = (sum(one * other for one, other in sizes) for sizes in linear_sizes(model))
-    attention = 2 * PER_WEIGHT * model.config.num_hidden_layers * model.config.hidden_size
+    attention, layers = 2 * PER_WEIGHT * model.config.hidden_size, model.config.num_hidden_layers
+    alone = int(reads_first_token(model))  # layers in which one token's attention suffices
     lengths = list(lengths)
-    forward = sum(PER_WEIGHT * every * length + attention * length**2 for length in lengths)
+    forward = sum(
+        PER_WEIGHT * every * length + attention * ((layers - alone) * length**2 + alone * length) for length in lengths
+    )
     forward += PER_WEIGHT * once * len(lengths)
     return forward * (FORWARD_AND_BACKWARD if backward else 1)
 

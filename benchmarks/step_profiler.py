@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import AttentionInterface
 
-from yelp_lightning.network import dropout
+from yelp_lightning.network import attention, dropout
 
 GROUPS = (
     "matrix products", "attention", "dropout", "layer norm", "GELU", "casts and copies", "optimizer", "data", "other",
@@ -125,7 +125,9 @@ class StepProfiler(Callback):
         self.profile: profile | None = None
         # Only names are added: what is computed stays the same.
         dropout.byte_dropout = marked("[dropout]", dropout.byte_dropout)
-        AttentionInterface.register(dropout.ATTENTION, marked("[attention]", dropout.attention))
+        attention.draw_kept = marked("[dropout]", attention.draw_kept)
+        attention.keep = marked("[dropout]", attention.keep)
+        AttentionInterface.register(attention.ATTENTION, marked("[attention]", attention.attention))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark the training step."""

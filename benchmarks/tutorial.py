@@ -130,7 +130,7 @@ def rounds_of(args: argparse.Namespace, settings: Settings, count: int, keep: Pa
             for name, rounds in results.items():
                 settings = replace(settings, seed=args.seed + number)
                 options = {"fastest": [FASTEST, FASTEST_TEST]}.get(name, [])
-                key = json.dumps([name, asdict(settings), options])
+                key = json.dumps([name, asdict(replace(settings, data=args.data.name)), options])
                 if key not in kept:
                     with tempfile.TemporaryDirectory(dir=where) as folder:
                         kept[key] = measure(__file__, name, replace(settings, data=f"{where}/chosen", folder=folder))

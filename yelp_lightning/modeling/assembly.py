@@ -7,7 +7,9 @@ from typing import Any
 
 from yelp_lightning.checkpoint import read_checkpoint
 from yelp_lightning.errors import UsageError
-from yelp_lightning.network.dropout import ATTENTION, set_dropout
+from yelp_lightning.network.attention import ATTENTION
+from yelp_lightning.network.dropout import set_dropout
+from yelp_lightning.network.first_token import reads_first_token, skip_other_tokens
 from yelp_lightning.network.head import output_layer
 from yelp_lightning.network.layers import freeze, reinitialize
 from yelp_lightning.network.lora import add_lora, fingerprint, require_peft
@@ -99,6 +101,8 @@ def prepare(model: Classifier, options: Mapping[str, Any]) -> None:
         raise UsageError(
             f"`model.attn_implementation` is {kind!r}, which cannot be used here ({reason}): give auto."
         ) from error
+    if kind == "auto" and options.get("pooling") == "cls" and reads_first_token(model):
+        skip_other_tokens(model)
     if options["frozen_layers"] is not None:
         freeze(model, options["frozen_layers"])
     if options["gradient_checkpointing"]:

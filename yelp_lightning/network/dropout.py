@@ -1,19 +1,19 @@
 """Dropout: its rate, and a mask for processors that costs an eighth of torch's random numbers."""
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import dropout as torch_dropout
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 from typing_extensions import override
 
-# Name of the attention below among those of transformers.
-ATTENTION = "sdpa_or_bytes"
 # Values of the random byte that each element of a mask gets.
 LEVELS = 256
+# Integers of as many bytes as a value has.
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class ByteDropout(nn.Dropout):
@@ -40,14 +40,73 @@ def byte_dropout(values: Tensor, p: float, training: bool) -> Tensor:
     Returns:
         The values, what is kept scaled up so that the expectation stays.
     """
-    dropped = round(p * LEVELS)
-    if not training or values.device.type != "cpu" or not 0 < dropped < LEVELS:
+    if not training or values.device.type != "cpu" or not is_drawn(p):
         return torch_dropout(values, p, training)
-    draws = torch.empty(-(-values.numel() // 8), dtype=torch.int64)
+    drop: Callable[..., Tensor] = _ByteDropout.apply
+    return drop(values, p)
+
+
+class _ByteDropout(torch.autograd.Function):
+    """Dropout that keeps one byte of each element for backward."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, p: float) -> Tensor:
+        kept = draw_kept(values.shape, p)
+        ctx.save_for_backward(kept)
+        ctx.p = p
+        return keep(values, kept, p)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        (kept,) = ctx.saved_tensors
+        return keep(grad_output, kept, ctx.p), None
+
+
+def is_drawn(p: float) -> bool:
+    """Whether a rate drops something, but not everything, when it is rounded.
+
+    Args:
+        p: The rate.
+
+    Returns:
+        False where the nearest multiple of 1/256 is 0 or 1.
+    """
+    return 0 < round(p * LEVELS) < LEVELS
+
+
+def draw_kept(shape: Sequence[int], p: float) -> Tensor:
+    """Draw what is kept, from torch's generator of processors.
+
+    Args:
+        shape: Of the values.
+        p: Probability of an element to be dropped; the nearest multiple of 1/256 is meant.
+
+    Returns:
+        Int8 of the given shape: -1, which has all bits, where an element is kept, and 0.
+    """
+    count, dropped = math.prod(shape), round(p * LEVELS)
+    draws = torch.empty(-(-count // 8), dtype=torch.int64)
     # From the smallest number on, so that all 64 bits are random.
-    bytes_ = draws.random_(torch.iinfo(torch.int64).min, None).view(torch.uint8)
-    kept = bytes_[: values.numel()].view(values.shape) >= dropped
-    return values * kept.to(values.dtype).mul_(LEVELS / (LEVELS - dropped))
+    bytes_ = draws.random_(torch.iinfo(torch.int64).min, None).view(torch.uint8)[:count].view(shape)
+    # A comparison would do the same, by bits and bytes instead of 64 at a time.
+    return bytes_.clamp(dropped - 1, dropped).sub_(dropped - 1).view(torch.int8).neg_()
+
+
+def keep(values: Tensor, kept: Tensor, p: float) -> Tensor:
+    """Zeros for what is dropped, and the rest scaled so that the expectation stays.
+
+    Args:
+        values: Floating point.
+        kept: From ``draw_kept``, of the same shape.
+        p: As there.
+
+    Returns:
+        A new tensor, outside of autograd.
+    """
+    bits = INTEGERS[values.dtype.itemsize]
+    scale = LEVELS / (LEVELS - round(p * LEVELS))
+    return kept.to(bits).bitwise_and_(values.view(bits)).view(values.dtype).mul_(scale)
 
 
 def set_dropout(network: nn.Module, p: float | None) -> None:
@@ -61,46 +120,3 @@ def set_dropout(network: nn.Module, p: float | None) -> None:
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, ByteDropout(child.p if p is None else p))
-
-
-def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """Attention of transformers' models: torch's fused one, except in training with dropout on a processor.
-
-    There the fused one takes a slow path; this one multiplies out and drops by bytes.
-
-    Args:
-        module: The layer.
-        query: ``(B, heads, T, d)``.
-        key: As ``query``.
-        value: As ``query``.
-        attention_mask: ``(B, 1, T, T)`` bool, true where there is a token to attend to; None means everywhere.
-        dropout: Rate; 0 outside training.
-        scaling: Factor of the scores; None means ``d ** -0.5``.
-        **options: As transformers has them.
-
-    Returns:
-        ``(B, T, heads, d)`` and None.
-    """
-    if not dropout or query.device.type != "cpu":
-        fused: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout, scaling, **options
-        )
-        return fused
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    weights = byte_dropout(scores.softmax(-1), dropout, True)
-    return (weights @ value).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(ATTENTION, attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
