@@ -215,6 +215,7 @@ def write_tokens(
             start = stop
             progress.update(len(lengths))
     assert start == len(chosen), f"{start} of {len(chosen)} texts were read"
+    _trim_heap()
 
 
 def pad_token(tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -235,7 +236,7 @@ def _trim_heap() -> None:
     """Give freed memory back to the system.
 
     glibc keeps up to 64 MB of what choosing among millions of rows has freed, and the tokenizer's threads, which have
-    heaps of their own, would need theirs on top.
+    heaps of their own, would need theirs on top, as would training after them.
     """
     with contextlib.suppress(AttributeError, OSError):  # other C libraries have no such function
         ctypes.CDLL(None).malloc_trim(0)

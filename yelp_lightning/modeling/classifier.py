@@ -46,7 +46,7 @@ class StarClassifier(FineTuned):
         pooling: What the head sees of a review: ``cls``, the first token, by the head that transformers has for the
             architecture; ``mean`` of all tokens' vectors; ``attention``, their mean by learned weights.
         dropout: Rate of all dropout layers; null keeps the encoder's own (0.1 for BERT). Processors use the nearest
-            multiple of 1/256, which costs them an eighth.
+            multiple of 1/256, which costs them a tenth.
         loss: ``cross_entropy``; or ``soft_stars``, cross-entropy against targets that give a part to near stars (Diaz
             and Marathe 2019).
         softness: Stars over which that part falls to 1/e; only with ``soft_stars``.
@@ -65,8 +65,9 @@ class StarClassifier(FineTuned):
             embeddings alone, null means that everything is trained.
         reinit_layers: How many of the highest layers are drawn anew (Zhang et al. 2021).
         lora: Adapters that are trained instead of the encoder (Hu et al. 2021); needs the extra ``peft``.
-        attn_implementation: Attention of transformers: ``auto`` is ``sdpa``, in training on a processor multiplied out
-            with a cheap dropout; or ``eager``, ``sdpa``, ``flash_attention_2`` and others that are installed.
+        attn_implementation: Attention of transformers: ``auto`` is ``sdpa`` or, on a processor, one of ours where that
+            is faster, and lets the last layer of BERT and its like compute the first token alone where the head reads
+            no other; or ``eager``, ``sdpa``, ``flash_attention_2`` and others that are installed.
         gradient_checkpointing: Whether activations are computed anew in the backward pass instead of being kept: less
             memory, about a third more time.
         compile: Whether ``torch.compile`` compiles the network, for lengths that are padded to few

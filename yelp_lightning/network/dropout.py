@@ -1,4 +1,4 @@
-"""Dropout: its rate, and a mask for processors that costs an eighth of torch's random numbers."""
+"""Dropout: its rate, and a mask for processors that costs a tenth of torch's random numbers."""
 
 import math
 from collections.abc import Callable, Sequence
