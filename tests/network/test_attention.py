@@ -34,11 +34,13 @@ def layer() -> nn.Module:
 
 @pytest.mark.parametrize("queries", [7, 1])
 @pytest.mark.parametrize("scores", [1, 3 * 7 * 7 * 2, 10_000])  # one review at a time, two, all
+@pytest.mark.parametrize("multiple", [1, 2, 32])
 @pytest.mark.parametrize("lengths", [None, [7, 7, 4, 2, 1], [2, 7, 7, 1, 7]])
 def test_values_and_gradients_are_torchs(
-    queries: int, scores: int, lengths: list[int] | None, monkeypatch: pytest.MonkeyPatch
+    queries: int, scores: int, multiple: int, lengths: list[int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CACHED_SCORES", scores)
+    monkeypatch.setattr(module, "WIDTH_MULTIPLE", multiple)
     given = heads(queries=queries)
     mask = None if lengths is None else padding(lengths, queries, 7)
     expected = scaled_dot_product_attention(*given, mask).transpose(1, 2)

@@ -17,6 +17,8 @@ from yelp_lightning.network.dropout import draw_kept, is_drawn, keep
 ATTENTION = "sdpa_or_reviews"
 # Elements of the scores that are computed at once: 2 MB in bfloat16, what two cores have as a cache of their own.
 CACHED_SCORES = 1_000_000
+# Tokens are computed in multiples of this, as far as there is padding.
+WIDTH_MULTIPLE = 32
 # B rows, H heads, Q queries, T tokens, d width of a head
 
 
@@ -51,7 +53,7 @@ class ReviewAttention(torch.autograd.Function):
         key, value = key.contiguous(), value.contiguous()
         output = _side_by_side(query)
         saved = [query, key, value]
-        ctx.parts = list(_parts(lengths, query))
+        ctx.parts = list(_parts(lengths, query, key))
         for part in ctx.parts:
             weights = _weights(query, key, part)
             if dropout:
@@ -93,25 +95,28 @@ class ReviewAttention(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Part:
-    """Neighbouring reviews whose scores fit the cache: which, and the tokens of each."""
+    """Neighbouring reviews whose scores fit the cache: which, the tokens of each, and how many are computed."""
 
     rows: slice
     lengths: list[int]
+    width: int
 
 
-def _parts(lengths: list[int], query: Tensor) -> Iterator[_Part]:
+def _parts(lengths: list[int], query: Tensor, key: Tensor) -> Iterator[_Part]:
     rows, heads, queries, _ = query.shape
     size = max(CACHED_SCORES // (heads * queries * max(lengths)), 1)
     for start in range(0, rows, size):
-        yield _Part(slice(start, start + size), lengths[start : start + size])
+        part = lengths[start : start + size]
+        # Few widths: for each new one, torch builds and keeps new kernels.
+        width = min(-(-max(part) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, key.shape[2])
+        yield _Part(slice(start, start + size), part, width)
 
 
 def _weights(query: Tensor, key: Tensor, part: _Part) -> Tensor:
     """What each query takes of each token, ``(b * H, q, t)``."""
     scores = _heads(query, part) @ _heads(key, part).transpose(1, 2)
-    width = max(part.lengths)
-    if min(part.lengths) < width:
-        hidden = torch.arange(width) >= torch.tensor(part.lengths)[:, None, None, None]
+    if min(part.lengths) < part.width:
+        hidden = torch.arange(part.width) >= torch.tensor(part.lengths)[:, None, None, None]
         scores.view(len(part.lengths), -1, *scores.shape[1:]).masked_fill_(hidden, -torch.inf)
     return scores.softmax(-1)
 
@@ -123,8 +128,8 @@ def _side_by_side(heads: Tensor) -> Tensor:
 
 
 def _heads(whole: Tensor, part: _Part) -> Tensor:
-    """The tokens of a part's longest review, ``(b * H, t, d)``, without a copy."""
-    return whole[part.rows, :, : max(part.lengths)].flatten(0, 1)
+    """The tokens of a part that are computed, ``(b * H, t, d)``, without a copy."""
+    return whole[part.rows, :, : part.width].flatten(0, 1)
 
 
 def _put(whole: Tensor, part: _Part, found: Tensor) -> None:
