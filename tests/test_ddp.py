@@ -17,10 +17,10 @@ def run(*arguments: object) -> None:
 
 def test_fit_on_two_processes(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
     # 180 training rows / (2 devices x 8) = 11.25: 12 steps, the last one short. 20 validation rows.
-    run("fit", *fit_options(tiny_bert, reviews, tmp_path / "run"), *TWO)
+    run("fit", *fit_options(tiny_bert, reviews, tmp_path / "run"), *TWO, "--trainer.max_epochs", 5)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["val/n"] == 20
-    assert metrics["val/accuracy"] >= 0.4
+    assert metrics["val/accuracy"] >= 0.5  # 0.7 to 1.0 with four seeds; guessing has 0.2
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"best.ckpt", "last.ckpt", "model", "config.yaml"}
 
 
