@@ -27,8 +27,8 @@ class ReviewAttention(torch.autograd.Function):
 
     Torch's fused attention takes about twice as long forward and backward on a processor, and drops by a slow path of
     its own; products of the whole batch write their scores to memory and read them again. Here nothing is computed
-    beyond the longest review of a part, and the output there is 0. Scores are computed anew in backward: kept, they
-    would take more memory than all else.
+    much beyond the longest review of a part, and the output there is 0. Scores are computed anew in backward: kept,
+    those of long reviews take nearly as much memory as all other activations.
     """
 
     @staticmethod
