@@ -144,6 +144,18 @@ def test_wrong_value_in_a_config(config_refused: Callable[..., str], option: str
     assert found == f"In c.yaml: `{option}` is '{value}', but must be {allowed}: give such a value."
 
 
+@pytest.mark.parametrize(("names", "found"), [([True, False], "True"), ([1, 2], "1")])
+def test_names_that_yaml_does_not_read_as_texts(
+    fit_refused: Callable[..., str], config_refused: Callable[..., str], names: list[object], found: str
+) -> None:
+    expected = (
+        f"`--data.label_names` is '{found}', but must be a text: put it in quotes, without which yaml reads yes, no, on "
+        "and off as true and false, and digits as numbers."
+    )
+    assert fit_refused("--data.label_names", names) == expected
+    assert config_refused({"data": {"label_names": names}}) == f"In c.yaml: {expected}"
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_seed_out_of_range(fit_refused: Callable[..., str], seed: int) -> None:
     assert fit_refused("--seed_everything", seed) == (

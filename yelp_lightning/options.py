@@ -32,6 +32,7 @@ _VALUE = re.compile(
     r"(?:Given value: |Got value: |base 10: |to float: |: (?=\S+ does not conform))'?(.*?)'?(?: does not conform.*)?$",
     re.M,
 )
+_NO_TEXT = "yes, no, on and off as true and false, and digits as numbers"
 _MEND = ": mend its init_args."
 # Groups of at most this many options are listed where none of them was meant.
 _SHORT_GROUP = 20
@@ -216,6 +217,8 @@ def _wrong_value(option: str, message: str) -> str:
     value = _VALUE.search(message)
     if value is None or not allowed:
         return f"`{option}`: {_one_line(message)}; see --help."
+    if allowed == ["a text"]:  # only what yaml took for something else is refused
+        return f"`{option}` is {value[1]!r}, but must be a text: put it in quotes, without which yaml reads {_NO_TEXT}."
     return f"`{option}` is {value[1]!r}, but must be {' or '.join(allowed)}: give such a value."
 
 
