@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, fit_options, run_process
 from sentence_transformers import SentenceTransformer
 from tiny_bert import write_tiny_bert
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AlbertConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, DistilBertConfig
 
 from yelp_lightning.checkpoint import read_checkpoint
 from yelp_lightning.inference.text import star_probabilities
@@ -53,6 +53,29 @@ def test_everything_at_once(fitted: Callable[..., Path]) -> None:
         "reinit_layers": 1, "gradient_checkpointing": "true", "attn_implementation": "sdpa",
     }  # fmt: skip
     run = fitted(*(argument for name, value in options.items() for argument in (f"--model.{name}", value)))
+    torch.testing.assert_close(plain_probabilities(run), own_probabilities(run), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("config_class", [AlbertConfig, DistilBertConfig])
+def test_other_architectures(
+    fitted: Callable[..., Path], refused: Callable[..., str], tiny_bert: Path, tmp_path: Path, config_class: Any
+) -> None:
+    """One names its sizes otherwise, one has the same weights in all layers."""
+    folder = shutil.copytree(tiny_bert, tmp_path / "encoder")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = config_class(vocab_size=read_vocabulary(tiny_bert), embedding_size=32, hidden_dim=64, **sizes)
+    AutoModel.from_config(config).save_pretrained(folder)
+    options = ["--model.pretrained", folder, "--trainer.max_steps", 2]
+    if config_class is AlbertConfig:
+        for name, value in (("frozen_layers", 1), ("reinit_layers", 1), ("layer_decay", 0.9)):
+            assert "which AlbertModel does not have: leave them out." in refused(
+                "fit", *fit_options(folder, tmp_path, tmp_path / name), f"--model.{name}", value
+            )
+    else:
+        options += ["--model.frozen_layers", 1]
+        said = refused("fit", *fit_options(folder, tmp_path, tmp_path / "3"), "--model.frozen_layers", 3)
+        assert said.endswith("has 2 layers: give at most 2.")
+    run = fitted(*options)
     torch.testing.assert_close(plain_probabilities(run), own_probabilities(run), atol=1e-5, rtol=0)
 
 
@@ -186,6 +209,8 @@ def test_masked_words_make_an_encoder(
     said = refused("test", "--ckpt_path", run)
     assert said.endswith(f"knows no stars: fine-tune it by fit --model.pretrained {run}.")
     tuned = tmp_path / "tuned"
+    said = refused("fit", *fit_options(tiny_bert, reviews, tuned), "--model.pretrained", run / "best.ckpt")
+    assert said.endswith(f"which has no head for stars: give its run folder, {run}.")
     cli("fit", *fit_options(tiny_bert, reviews, tuned), "--model.pretrained", run, "--trainer.max_epochs", 1,
         "--model.frozen_layers", 2)  # fmt: skip
     encoder = read_checkpoint(run / "best.ckpt")["state_dict"]
@@ -196,6 +221,20 @@ def test_masked_words_make_an_encoder(
 
 def read_vocabulary(folder: Path) -> int:
     return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"])
+
+
+@pytest.mark.filterwarnings("ignore:.*no units for bfloat16")
+def test_a_run_goes_on_and_is_measured_in_another_precision(
+    fitted: Callable[..., Path], cli: Callable[..., None], tiny_bert: Path, reviews: Path
+) -> None:
+    run = fitted("--trainer.precision", "bf16-mixed", "--model.gradient_checkpointing", "true")
+    state = read_checkpoint(run / "best.ckpt")["state_dict"]
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    cli("fit", *fit_options(tiny_bert, reviews, run), "--ckpt_path", "last", "--data.train_size", 64,
+        "--model.attn_implementation", "eager")  # fmt: skip
+    cli("test", "--ckpt_path", run)
+    assert json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test/n"] == 41
+    torch.testing.assert_close(plain_probabilities(run), own_probabilities(run), atol=1e-5, rtol=0)
 
 
 def test_training_is_the_same_with_and_without_gradient_checkpointing(

@@ -149,8 +149,8 @@ def test_names_that_yaml_does_not_read_as_texts(
     fit_refused: Callable[..., str], config_refused: Callable[..., str], names: list[object], found: str
 ) -> None:
     expected = (
-        f"`--data.label_names` is '{found}', but must be a text: put it in quotes, without which yaml reads yes, no, on "
-        "and off as true and false, and digits as numbers."
+        f"`--data.label_names` is '{found}', but must be a text: put it in quotes, without which yaml reads yes, no, "
+        "on and off as true and false, and digits as numbers."
     )
     assert fit_refused("--data.label_names", names) == expected
     assert config_refused({"data": {"label_names": names}}) == f"In c.yaml: {expected}"

@@ -72,7 +72,8 @@ def add_option_groups(parser: LightningArgumentParser) -> None:
         type=Precision,
         default=AUTO,
         help="Numbers to compute in. `auto`: in fit bf16-mixed where the device has units for bfloat16, 16-mixed on an "
-        "older GPU, else 32-true; in the other commands 32-true. Weights and checkpoints are float32 in all of these.",
+        "older GPU, else 32-true; in the other commands 32-true. Weights and checkpoints are float32 in all of these, "
+        "not in bf16-true, which loses small steps.",
     )
     parser.set_defaults({f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()})
 

@@ -104,14 +104,14 @@ def unpack_tokenizer(encoder: dict[str, Any]) -> "PreTrainedTokenizerBase":
         return AutoTokenizer.from_pretrained(folder)
 
 
-def encoder_config(source: str) -> dict[str, Any]:
+def encoder_config(source: str) -> "PretrainedConfig":
     """The config of an encoder.
 
     Args:
         source: As for ``load_tokenizer``.
 
     Returns:
-        What its config.json says, and the architecture's defaults for the rest.
+        What its config.json says, and the architecture's defaults for the rest, under the names that all share.
 
     Raises:
         UsageError: If there is none.
@@ -119,9 +119,9 @@ def encoder_config(source: str) -> dict[str, Any]:
     from transformers import AutoConfig
 
     if source.endswith(".ckpt"):
-        return dict(json.loads(_read_checkpoint(source)["encoder"]["config"]))
+        return AutoConfig.for_model(**json.loads(_read_checkpoint(source)["encoder"]["config"]))
     try:
-        return dict(AutoConfig.from_pretrained(_resolve(source)).to_dict())
+        return AutoConfig.from_pretrained(_resolve(source))
     except (OSError, ValueError) as error:
         raise _not_loaded(source, "a model", error) from error
 
@@ -135,7 +135,7 @@ def max_positions(source: str) -> int:
     Returns:
         Tokens, the special ones included.
     """
-    limits = [encoder_config(source).get("max_position_embeddings"), load_tokenizer(source).model_max_length]
+    limits = [getattr(encoder_config(source), "max_position_embeddings", None), load_tokenizer(source).model_max_length]
     return min(int(limit) for limit in limits if limit)
 
 

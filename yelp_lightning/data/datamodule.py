@@ -72,7 +72,7 @@ class ReviewDataModule(LightningDataModule):
             128 and the last 382 (Sun et al. 2019).
         batch_size: Reviews per device per optimizer step before accumulation.
         pad_to_multiple_of: The length that a batch is padded to is a multiple of this, in tokens; 1 pads to its longest
-            review. With 64, there are few lengths, which ``model.compile`` compiles once each.
+            review. With 32, there are few lengths, for which less memory is set aside.
         eval_tokens: Tokens per device and evaluation batch, padding included; null means
             ``batch_size`` times ``max_length``.
         num_workers: Processes per device that prepare batches; 0 prepares them in the main process, which is fast

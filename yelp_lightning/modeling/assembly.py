@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoModel
+
 from yelp_lightning.checkpoint import read_checkpoint
 from yelp_lightning.errors import UsageError
 from yelp_lightning.network.attention import ATTENTION
 from yelp_lightning.network.dropout import set_dropout
 from yelp_lightning.network.first_token import reads_first_token, skip_other_tokens
 from yelp_lightning.network.head import output_layer
-from yelp_lightning.network.layers import freeze, reinitialize
+from yelp_lightning.network.layers import encoder_layers, freeze, reinitialize
 from yelp_lightning.network.lora import add_lora, fingerprint, require_peft
 from yelp_lightning.pretrained import Classifier, encoder_config, load_classifier
 
@@ -26,13 +29,22 @@ def check_options(options: Mapping[str, Any], source: str) -> None:
     Raises:
         UsageError: If one does not fit.
     """
-    layers = encoder_config(source).get("num_hidden_layers", 0)
+    if source.endswith(".ckpt") and read_checkpoint(Path(source))["encoder"].get("task") == "masked_words":
+        raise UsageError(
+            f"`model.pretrained` is {source!r}, of a run on masked words, which has no head for stars: give its run "
+            f"folder, {Path(source).parent}."
+        )
+    config = encoder_config(source)
+    layers = config.num_hidden_layers
     for name in ("frozen_layers", "reinit_layers"):
         if (options[name] or 0) > layers:
             raise UsageError(
                 f"`model.{name}` is {options[name]}, but {options['pretrained']} has {layers} layers: give at most "
                 f"{layers}."
             )
+    if options["frozen_layers"] is not None or options["reinit_layers"] or options["layer_decay"] != 1:
+        with torch.device("meta"):  # no memory, no weights: only which layers there are
+            encoder_layers(AutoModel.from_config(config))
     if options["lora"] is not None:
         require_peft()
         for name in ("frozen_layers", "reinit_layers"):
@@ -73,7 +85,8 @@ def assemble(options: Mapping[str, Any], source: str) -> tuple[Classifier, dict[
         packed = read_checkpoint(Path(source))["encoder"]
         adapters, temperature = packed.get("adapters"), packed.get("temperature", 1.0)
     else:
-        reinitialize(model, options["reinit_layers"])
+        if options["reinit_layers"]:
+            reinitialize(model, options["reinit_layers"])
         if options["lora"] is not None:
             adapters = {"options": options["lora"], "base": {"source": source, "fingerprint": fingerprint(model)}}
             add_lora(model, options["lora"])
@@ -108,6 +121,6 @@ def prepare(model: Classifier, options: Mapping[str, Any]) -> None:
     if options["gradient_checkpointing"]:
         model.base_model.activation_checkpointing_enable({"use_reentrant": False})
     if options["compile"]:
-        model.compile(dynamic=False)
+        model.compile(dynamic=True)  # one program for all lengths; one for each would be no faster on a processor
     # transformers loads in evaluation mode, and Lightning keeps the mode it finds: without this, no dropout.
     model.train()

@@ -44,34 +44,35 @@ class StarClassifier(FineTuned):
         label_names: Names of the classes; taken from ``data.label_names``.
         ordered: Whether the classes are ordered, as stars are; otherwise there is no mae, within_1 and qwk.
         pooling: What the head sees of a review: ``cls``, the first token, by the head that transformers has for the
-            architecture; ``mean`` of all tokens' vectors; ``attention``, their mean by learned weights.
-        dropout: Rate of all dropout layers; null keeps the encoder's own (0.1 for BERT). Processors use the nearest
-            multiple of 1/256, which costs them a tenth.
+            architecture (Devlin et al. 2019); ``mean`` of all tokens' vectors (Reimers and Gurevych 2019);
+            ``attention``, their mean by learned weights (Yang et al. 2016).
+        dropout: Rate of all dropout layers (Srivastava et al. 2014); null keeps the encoder's own (0.1 for BERT).
+            Processors use the nearest multiple of 1/256, which costs them a tenth.
         loss: ``cross_entropy``; or ``soft_stars``, cross-entropy against targets that give a part to near stars (Diaz
             and Marathe 2019).
         softness: Stars over which that part falls to 1/e; only with ``soft_stars``.
-        label_smoothing: Share of each target that is spread over all classes.
+        label_smoothing: Share of each target that is spread over all classes (Szegedy et al. 2016).
         class_weights: What a row counts by its class: ``balanced`` lets all classes count alike (``n / (C * count)``,
             as in scikit-learn), or a list of C numbers; null means that all rows count alike.
         learning_rate: Peak learning rate of AdamW.
-        head_learning_rate: That of the head, a pooler included; null means ``learning_rate``.
+        head_learning_rate: That of the head, a pooler included, which is new where the encoder is not (Howard and Ruder
+            2018); null means ``learning_rate``.
         layer_decay: Factor of the learning rate from each layer to the one below it; 1 means the same for all (Howard
             and Ruder 2018).
         weight_decay: AdamW's decay of matrices; biases and LayerNorm weights never decay.
-        warmup_ratio: Share of all optimizer steps, in [0, 1], over which the learning rate rises.
-        schedule: How it falls after that: ``linear`` or ``cosine`` to 0, ``constant`` not at all,
-            ``warmup_stable_decay`` over the last fifth of the run.
+        warmup_ratio: Share of all optimizer steps, in [0, 1], over which the learning rate rises (Devlin et al. 2019).
+        schedule: How it falls after that: ``linear`` (Devlin et al. 2019) or ``cosine`` (Loshchilov and Hutter 2017) to
+            0, ``constant`` not at all, ``warmup_stable_decay`` over the last fifth of the run (Hägele et al. 2024).
         frozen_layers: How many of the lowest layers, and the embeddings with them, stay as they are; 0 means the
-            embeddings alone, null means that everything is trained.
+            embeddings alone, null means that everything is trained (Lee et al. 2019).
         reinit_layers: How many of the highest layers are drawn anew (Zhang et al. 2021).
         lora: Adapters that are trained instead of the encoder (Hu et al. 2021); needs the extra ``peft``.
         attn_implementation: Attention of transformers: ``auto`` is ``sdpa`` or, on a processor, one of ours where that
             is faster, and lets the last layer of BERT and its like compute the first token alone where the head reads
             no other; or ``eager``, ``sdpa``, ``flash_attention_2`` and others that are installed.
         gradient_checkpointing: Whether activations are computed anew in the backward pass instead of being kept: less
-            memory, about a third more time.
-        compile: Whether ``torch.compile`` compiles the network, for lengths that are padded to few
-            (``data.pad_to_multiple_of``).
+            memory, about a third more time (Chen et al. 2016).
+        compile: Whether ``torch.compile`` compiles the network: a minute at the start, once for all lengths.
 
     Raises:
         UsageError: In ``check`` and ``configure_model``, if nothing can be loaded from ``pretrained`` or an option does

@@ -40,7 +40,9 @@ def byte_dropout(values: Tensor, p: float, training: bool) -> Tensor:
     Returns:
         The values, what is kept scaled up so that the expectation stays.
     """
-    if not training or values.device.type != "cpu" or not is_drawn(p):
+    # A compiler has random numbers of its own, and would stop at ours.
+    drawn = values.device.type == "cpu" and is_drawn(p) and not torch.compiler.is_compiling()
+    if not training or not drawn:
         return torch_dropout(values, p, training)
     drop: Callable[..., Tensor] = _ByteDropout.apply
     return drop(values, p)

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from yelp_lightning.errors import UsageError
+
 
 def encoder_layers(model: Any) -> nn.ModuleList:
     """The layers of an encoder, lowest first.
@@ -15,13 +17,20 @@ def encoder_layers(model: Any) -> nn.ModuleList:
         Its layers, ``config.num_hidden_layers`` of them.
 
     Raises:
-        ValueError: If the architecture keeps them otherwise.
+        UsageError: If it has none of its own, as ALBERT, whose layers are one.
     """
+    if (found := _layers(model)) is None:
+        raise UsageError(
+            f"`model.frozen_layers`, `model.reinit_layers` and `model.layer_decay` need layers with weights of their "
+            f"own, which {type(model.base_model).__name__} does not have: leave them out."
+        )
+    return found
+
+
+def _layers(model: Any) -> nn.ModuleList | None:
     count = model.config.num_hidden_layers
-    for module in model.base_model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise ValueError(f"no list of {count} layers in {type(model.base_model).__name__}")
+    lists = (module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
+    return next((one for one in lists if len(one) == count), None)
 
 
 def freeze(model: Any, layers: int) -> None:
@@ -71,9 +80,10 @@ def depths(model: Any) -> dict[int, int]:
 
     Returns:
         Depth by the parameter's ``id``: 0 in the highest layer, the number of layers in the embeddings and what else
-        lies outside of the layers; parameters of the head, a pooler among them, are not in it.
+        lies outside of the layers; parameters of the head, a pooler among them, are not in it. 0 throughout where
+        layers share their weights.
     """
-    every = encoder_layers(model)
+    every = _layers(model) or nn.ModuleList()
     found = {
         id(parameter): len(every)
         for name, parameter in model.base_model.named_parameters()

@@ -47,6 +47,11 @@ def choose(precision: Any, device: str, command: str) -> Any:
                 f"`--trainer.precision` is {precision!r}, but this processor has no units for bfloat16, without which "
                 "it is many times slower than 32-true"
             )
+        if command == "fit" and str(precision).endswith("16-true"):
+            rank_zero_warn(
+                f"`--trainer.precision` is {precision!r}, whose weights lose what is added to them below 1/256 of "
+                "their size, which most steps of a fine-tuning are: bf16-mixed keeps them in float32"
+            )
         return precision
     if command != "fit":
         return "32-true"
