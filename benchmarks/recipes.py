@@ -2,15 +2,15 @@
 
 Run:
     python benchmarks/recipes.py --data FOLDER
-    python benchmarks/recipes.py --data FOLDER --train_size 2700 --seeds 3
+    python benchmarks/recipes.py --data FOLDER --train_size 2500 --val_size 200 --seeds 3
     python benchmarks/recipes.py --data FOLDER --recipes small_1k ordinal --split val
     python benchmarks/recipes.py --data FOLDER --speed
 
 Each run is a `fit` and a `test` in processes of their own. All recipes train on the same rows (the first ``train_size``
-of ``shuffle(seed=42)``) and choose their best epoch on the same ``--val_size`` others; where ``train_size`` is all
-rows, validation rows are left out of them. A seed is that of the head, the dropout and, in `pretrained`, nothing else:
-its encoder is made once, of ``--unlabelled``, whose labels are not read. With ``--split val`` nothing looks at test
-rows: that is how settings are chosen.
+of ``shuffle(seed=42)``) and choose their best epoch on the same ``--val_size`` others: 2,500 and 200 are all of 2,700
+rows. A seed is that of the head, the dropout and, in `pretrained`, nothing else: its encoder is made once, of
+``--unlabelled``, whose labels are not read. With ``--split val`` nothing looks at test rows: that is how settings are
+chosen.
 
 Finished runs are kept in ``--results`` and not run again, so a benchmark that was stopped goes on where it stopped.
 Reviews per second are all reviews over all seconds of training, by the training's own measurements; peak memory is that
