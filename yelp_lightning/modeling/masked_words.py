@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 from transformers import DataCollatorForLanguageModeling
 from typing_extensions import override
 
@@ -64,7 +64,7 @@ class MaskedWords(FineTuned):
     ) -> None:
         super().__init__(pretrained)
         self.save_hyperparameters()
-        self.loss, self.accuracy = MeanMetric(), MeanMetric()
+        self.loss, self.accuracy, self.words = MeanMetric(), MeanMetric(), SumMetric()
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -137,15 +137,16 @@ class MaskedWords(FineTuned):
         logits, words = self._guess(batch, self._generator)
         self.loss.update(cross_entropy(logits, words, reduction="none"))
         self.accuracy.update((logits.argmax(-1) == words).float())
+        self.words.update(len(words))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/loss`` (nats per masked word), ``val/perplexity`` and ``val/accuracy`` (share guessed right)."""
-        loss, accuracy, n = self.loss.compute(), self.accuracy.compute(), self.accuracy.weight
+        loss, accuracy, words = self.loss.compute(), self.accuracy.compute(), int(self.words.compute())
         values = {"val/loss": float(loss), "val/perplexity": math.exp(loss), "val/accuracy": float(accuracy)}
-        right, words = round(float(accuracy * n)), int(n)
+        right = round(float(accuracy) * words)
         self.reports["val"] = {**values, "val/n": words, "val/accuracy_interval": list(share_interval(right, words))}
-        self.loss.reset()
-        self.accuracy.reset()
+        for metric in (self.loss, self.accuracy, self.words):
+            metric.reset()
         self.log("val/accuracy", values.pop("val/accuracy"), prog_bar=True, sync_dist=True)
         self.log_dict(values, sync_dist=True)
 
