@@ -108,7 +108,7 @@ class MaskedWords(FineTuned):
         logits: Tensor = masked_word_head(self.model)(hidden)
         return logits.float()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss of one training batch.
 
         Args:
@@ -116,12 +116,13 @@ class MaskedWords(FineTuned):
             batch_idx: Number of the batch in the epoch.
 
         Returns:
-            Mean cross-entropy of the masked words ``()``, nats.
+            ``loss ()``, mean cross-entropy of the masked words, nats, times the batch's weight. And ``accuracy ()``,
+            the share that was guessed right, for the progress bar.
         """
         logits, words = self._guess(batch, None)
         loss = cross_entropy(logits, words)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["input_ids"]))
-        return loss * batch["weight"]
+        return {"loss": loss * batch["weight"], "accuracy": (logits.argmax(-1) == words).float().mean()}
 
     def on_validation_epoch_start(self) -> None:
         """Mask as in every other validation."""

@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from yelp_lightning.network.layers import depths
 
 Schedule = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
-# Share of a warm-up-stable-decay run over which the rate falls; Hägele et al. 2024 find 10 to 20 % enough. Their own fall
-# is 1 - sqrt; ours is transformers' default, half a cosine.
+# Share of a warm-up-stable-decay run over which the rate falls; Hägele et al. 2024 find 10 to 20 % enough. Theirs falls
+# as 1 - sqrt, ours in half a cosine, transformers' default.
 DECAY_RATIO = 0.2
 # Where the head stands: above the highest layer, whose depth is 0.
 HEAD = -1
