@@ -24,6 +24,19 @@ def test_fit_on_two_processes(tiny_bert: Path, reviews: Path, tmp_path: Path) ->
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"best.ckpt", "last.ckpt", "model", "config.yaml"}
 
 
+def test_masked_words_of_two_processes(tiny_bert: Path, tmp_path: Path) -> None:
+    rows = [{"label": 0, "text": f"the soup was okay and plain day {number}"} for number in range(300)]
+    fit = fit_options(tiny_bert, write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "run")
+    fit += ["--data.val_size", 200, "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 1]
+    run("fit", *fit, *TWO, "--task", "masked_words")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    # 15 % of all words are hidden, drawn with a fixed seed; one of the two processes has half of them.
+    words = metrics["data"]["val"]["tokens"] - 2 * 200  # [CLS] and [SEP]
+    assert metrics["val/n"] == pytest.approx(0.15 * words, rel=0.1)
+    low, high = metrics["val/accuracy_interval"]
+    assert low <= metrics["val/accuracy"] <= high
+
+
 @pytest.mark.parametrize("rows", [1001])
 def test_metrics_and_predictions_equal_those_of_one_device(trained: Path, tmp_path: Path, rows: int) -> None:
     source = write_jsonl(tmp_path / "rows.jsonl", [review(number) for number in range(5000, 5000 + rows)])

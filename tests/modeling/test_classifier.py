@@ -127,6 +127,13 @@ def test_trains_in_train_mode_before_and_after_validation(short_run: ShortRun) -
     assert short_run.watch.training == [True] * 6
 
 
+def test_parameters_are_counted_when_the_network_is_made(tiny_bert: Path) -> None:
+    model = fresh(tiny_bert, frozen_layers=1)
+    found = {"all": model.model.num_parameters(), "trained": model.model.num_parameters(only_trainable=True)}
+    assert model.parameter_counts == found
+    assert 0 < found["trained"] < found["all"]
+
+
 def test_dropout_is_active_in_training_and_off_in_evaluation(tiny_bert: Path, batch: Batch) -> None:
     model = fresh(tiny_bert)
     assert model.training

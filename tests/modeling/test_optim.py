@@ -10,7 +10,8 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 
 from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.modeling.classifier import StarClassifier
-from yelp_lightning.modeling.optim import OptimizerOptions, adamw, parameter_groups
+from yelp_lightning.modeling.optim import OptimizerOptions, Schedule, adamw, parameter_groups
+from yelp_lightning.network.pooling import Pooling
 from yelp_lightning.pretrained import load_classifier
 
 PEAK = 1e-3
@@ -30,9 +31,8 @@ class Rates(Callback):
         self.rates: list[float] = []
 
     def on_before_optimizer_step(self, trainer: Trainer, model: StarClassifier, optimizer: Any) -> None:
-        first, second = (group["lr"] for group in optimizer.param_groups)
-        assert first == second
-        self.rates.append(first)
+        (rate,) = {group["lr"] for group in optimizer.param_groups}
+        self.rates.append(rate)
 
 
 def train(tiny_bert: Path, reviews: Path, folder: Path, warmup_ratio: float, **options: Any) -> tuple[Rates, Trainer]:
@@ -52,17 +52,64 @@ def train(tiny_bert: Path, reviews: Path, folder: Path, warmup_ratio: float, **o
     return rates, trainer
 
 
+def rates_of_steps(tiny_bert: Path, options: OptimizerOptions, total_steps: int, group: int = 0) -> list[float]:
+    """A group's learning rate at each of that many optimizer steps, and after the last."""
+    optimizer, schedule = adamw(load_classifier(str(tiny_bert), 5), options, total_steps)
+    rates = []
+    for _ in range(total_steps):
+        rates.append(optimizer.param_groups[group]["lr"])
+        optimizer.step()
+        schedule.step()
+    return [*rates, optimizer.param_groups[group]["lr"]]
+
+
 def test_groups_equal_those_of_transformers(tiny_bert: Path) -> None:
     model = load_classifier(str(tiny_bert), 5)
     decayed = set(transformers.Trainer.get_decay_parameter_names(None, model))
-    decay, rest = parameter_groups(model, OptimizerOptions(PEAK, weight_decay=0.03))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert {names[id(parameter)] for parameter in decay["params"]} == decayed
-    assert {names[id(parameter)] for parameter in rest["params"]} == set(names.values()) - decayed
-    assert "classifier.weight" in decayed
-    assert "bert.embeddings.LayerNorm.weight" not in decayed
-    assert (decay["weight_decay"], rest["weight_decay"]) == (0.03, 0)
-    assert len(decay["params"]) + len(rest["params"]) == len(names)
+    groups = parameter_groups(model, OptimizerOptions(PEAK, weight_decay=0.03))
+    found = [{names[id(parameter)] for parameter in group["params"]} for group in groups]
+    assert [group["weight_decay"] for group in groups] == [0.03, 0, 0.03, 0]
+    assert found[0] | found[2] == decayed
+    assert found[1] | found[3] == set(names.values()) - decayed
+    assert sum(map(len, found)) == len(names)
+    assert found[0] == {"classifier.weight", "bert.pooler.dense.weight"}
+    assert "bert.embeddings.LayerNorm.weight" in found[3]
+
+    # What FSDP1 leaves of a model: the same parameters, of one dimension, most of them without an element here.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.flatten()[:0]
+    groups = parameter_groups(model, OptimizerOptions(PEAK, weight_decay=0.03))
+    assert [{names[id(parameter)] for parameter in group["params"]} for group in groups] == found
+
+
+def test_groups_do_not_depend_on_values(tiny_bert: Path) -> None:
+    model = load_classifier(str(tiny_bert), 5)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+
+    def grouped(**options: float) -> list[list[str]]:
+        groups = parameter_groups(model, OptimizerOptions(PEAK, **options))
+        return [[names[id(parameter)] for parameter in group["params"]] for group in groups]
+
+    assert grouped() == grouped(weight_decay=0.1) == grouped(head_learning_rate=PEAK) == grouped(head_learning_rate=1)
+    assert grouped(layer_decay=0.9) == grouped(layer_decay=0.5, weight_decay=0.1, head_learning_rate=1)
+    assert grouped(layer_decay=0.9) != grouped()
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_rates_of_head_and_layers(tiny_bert: Path, pooling: Pooling) -> None:
+    model = load_classifier(str(tiny_bert), 5, pooling=pooling)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    options = OptimizerOptions(PEAK, head_learning_rate=0.02, layer_decay=0.5)
+    rates = {
+        names[id(parameter)]: group["lr"] for group in parameter_groups(model, options) for parameter in group["params"]
+    }
+    # Howard and Ruder 2018: each layer has half the rate of the one above it.
+    expected = {"layer.1.": PEAK, "layer.0.": PEAK / 2, "embeddings.": PEAK / 4, "pooler.": 0.02, "classifier.": 0.02}
+    assert set(rates) == set(names.values())
+    for name, rate in rates.items():
+        (own,) = [value for part, value in expected.items() if part in name]
+        assert rate == pytest.approx(own), name
 
 
 def test_frozen_parameters_are_left_out(tiny_bert: Path) -> None:
@@ -99,15 +146,41 @@ def test_one_step_equals_transformers_trainers_adamw(tiny_bert: Path, tmp_path: 
     ("warmup_ratio", "total_steps", "warmup_steps"),
     [(0, 1, 0), (0, 7, 0), (0.1, 1, 0), (0.1, 7, 1), (0.1, 100, 10), (0.5, 7, 4), (0.5, 100, 50), (1, 1, 1), (1, 7, 7)],
 )
-def test_rates_equal_the_closed_formula(warmup_ratio: float, total_steps: int, warmup_steps: int) -> None:
-    options = OptimizerOptions(PEAK, weight_decay=0.01, warmup_ratio=warmup_ratio)
-    optimizer, schedule = adamw(torch.nn.Linear(2, 2), options, total_steps)
-    for step in range(total_steps):
-        expected = PEAK * multiplier(step, warmup_steps, total_steps)
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-9), step
-        optimizer.step()
-        schedule.step()
-    assert optimizer.param_groups[0]["lr"] == 0
+def test_rates_equal_the_closed_formula(
+    tiny_bert: Path, warmup_ratio: float, total_steps: int, warmup_steps: int
+) -> None:
+    rates = rates_of_steps(tiny_bert, OptimizerOptions(PEAK, warmup_ratio=warmup_ratio), total_steps)
+    expected = [PEAK * multiplier(step, warmup_steps, total_steps) for step in range(total_steps)]
+    assert rates == pytest.approx([*expected, 0], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "multipliers"),
+    [
+        # 20 steps, 4 of warm-up: a quarter, half and three quarters of the fall of 16 are at steps 8, 12 and 16.
+        ("linear", {0: 0, 1: 0.25, 4: 1, 8: 0.75, 12: 0.5, 16: 0.25, 20: 0}),
+        ("cosine", {0: 0, 1: 0.25, 4: 1, 8: (1 + 0.5**0.5) / 2, 12: 0.5, 16: (1 - 0.5**0.5) / 2, 20: 0}),
+        ("constant", {0: 0, 1: 0.25, 4: 1, 8: 1, 12: 1, 16: 1, 20: 1}),
+        # Half a cosine over the last fifth: 4 steps.
+        (
+            "warmup_stable_decay",
+            {0: 0, 1: 0.25, 4: 1, 12: 1, 16: 1, 17: (1 + 0.5**0.5) / 2, 18: 0.5, 19: (1 - 0.5**0.5) / 2, 20: 0},
+        ),
+    ],
+)
+def test_schedules_by_hand(tiny_bert: Path, schedule: Schedule, multipliers: dict[int, float]) -> None:
+    options = OptimizerOptions(PEAK, head_learning_rate=0.02, warmup_ratio=0.2, schedule=schedule)
+    for group, peak in ((0, 0.02), (-1, PEAK)):
+        rates = rates_of_steps(tiny_bert, options, 20, group)
+        for step, expected in multipliers.items():
+            assert rates[step] == pytest.approx(peak * expected, abs=1e-12), step
+
+
+def test_warmup_leaves_less_to_fall(tiny_bert: Path) -> None:
+    # 9 of 10 steps of warm-up: one is left of the two of the fall.
+    options = OptimizerOptions(PEAK, warmup_ratio=0.9, schedule="warmup_stable_decay")
+    rates = rates_of_steps(tiny_bert, options, 10)
+    assert rates == pytest.approx([PEAK * step / 9 for step in range(10)] + [0])
 
 
 def test_without_warmup_the_first_step_has_the_peak(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def test_the_shown_loss_is_not_weighted(tiny_bert_without_dropout: Path) -> None
     model.configure_model()
     shown: dict[str, float] = {}
     model.log = lambda name, value, **options: shown.update({name: float(value)})  # the Trainer's part
-    batch = {"input_ids": torch.tensor([[2, 90, 91, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.int64)}
-    batch |= {"labels": torch.tensor([3]), "weight": torch.tensor(0.25)}
+    batch = {"input_ids": torch.tensor(2 * [[2, 90, 91, 3]]), "attention_mask": torch.ones(2, 4, dtype=torch.int64)}
+    guess = int(model(**batch)[0].argmax())
+    batch |= {"labels": torch.tensor([guess, (guess + 1) % 5]), "weight": torch.tensor(0.25)}
     trained_on = model.training_step(batch, 0)
-    assert trained_on.item() == pytest.approx(shown["train/loss"] / 4)
+    assert trained_on["accuracy"] == 0.5
+    assert trained_on["loss"].item() == pytest.approx(shown["train/loss"] / 4)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,8 +14,12 @@ from conftest import fit_options
 from lightning.pytorch import Trainer
 
 from yelp_lightning.checkpoint import read_checkpoint
+from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.errors import UsageError
-from yelp_lightning.modeling.metrics import StarMetrics
+from yelp_lightning.modeling.calibration import fit_temperature
+from yelp_lightning.modeling.classifier import StarClassifier
+from yelp_lightning.modeling.metrics import Measured, StarMetrics
+from yelp_lightning.modeling.rounding import rounding_errors
 from yelp_lightning.run_folder import BestCheckpoint
 from yelp_lightning.training.keeping import DIRECTIONS, ORDERED, StopEarly, check_monitor, direction, require_score
 
@@ -32,10 +37,17 @@ def best(run: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_every_metric_that_is_measured_can_be_watched(ordered: bool) -> None:
-    metrics = StarMetrics(5, ordered)
-    metrics.update(torch.tensor(1.0), torch.eye(5), torch.arange(5))
-    measured = {f"val/{name}" for name in metrics.compute()[0]}
+def test_every_metric_that_is_measured_can_be_watched(
+    tiny_bert: Path, reviews: Path, tmp_path: Path, ordered: bool
+) -> None:
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, use_distributed_sampler=False,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    data = ReviewDataModule(str(tiny_bert), source=str(reviews), val_size=20, cache_dir=str(tmp_path / "cache"))
+    model = StarClassifier(str(tiny_bert), ordered=ordered)
+    (found,) = trainer.validate(model, data, verbose=False)
+    measured = set(found) - {"val/temperature"}  # which is neither good nor bad
     assert measured == {key for key in DIRECTIONS if key != "val/perplexity" and (ordered or key not in ORDERED)}
     for key in measured:
         check_monitor(key, ordered)
@@ -49,9 +61,13 @@ def test_direction_is_that_of_the_better_predictions() -> None:
     for logits in (right, wrong):
         metrics = StarMetrics(5)
         metrics.update(torch.nn.functional.cross_entropy(logits, labels), logits, labels)
-        values.append(metrics.compute()[0])
+        rows, truth = logits.numpy(), labels.numpy()
+        measured = Measured(rows, truth, np.arange(100), fit_temperature(rows, truth))
+        calibrated = {f"{name}_calibrated": value for name, value in measured.calibration().items()}
+        values.append(metrics.compute()[0] | calibrated | rounding_errors(measured.probabilities, truth))
     for key in set(DIRECTIONS) - {"val/perplexity"}:  # which is exp(val/loss) of masked words
         good, bad = (value[key.removeprefix("val/")] for value in values)
+        assert good != bad, key
         assert (good > bad) == (direction(key) == "max"), key
 
 
@@ -101,7 +117,10 @@ def test_early_stopping_waits_and_can_go_on(
 
 
 def test_what_is_not_measured_is_refused(fit_refused: Callable[..., str]) -> None:
-    allowed = "val/accuracy, val/macro_f1, val/mae, val/within_1, val/qwk, val/ece, val/loss"
+    allowed = (
+        "val/accuracy, val/macro_f1, val/mae, val/mae_median, val/mae_expected, val/mae_rounded, val/within_1, "
+        "val/qwk, val/ece, val/ece_calibrated, val/loss, val/loss_calibrated"
+    )
     must = "but must be what validations measure: give one of"
     for typed, meant in {
         "val/acuracy": "val/accuracy", "accuracy": "val/accuracy", "train/loss": "val/loss", "test/mae": "val/mae",
@@ -110,7 +129,7 @@ def test_what_is_not_measured_is_refused(fit_refused: Callable[..., str]) -> Non
         assert sentence == f"`checkpoint.monitor` is {typed!r}, {must} {allowed} (did you mean {meant!r}?)."
     assert fit_refused("--checkpoint.monitor", "val/mae", "--model.ordered", "false") == (
         "`checkpoint.monitor` is 'val/mae', but `model.ordered` is false, and only ordered classes have that: "
-        "give one of val/accuracy, val/macro_f1, val/ece, val/loss."
+        "give one of val/accuracy, val/macro_f1, val/ece, val/ece_calibrated, val/loss, val/loss_calibrated."
     )
 
 

@@ -7,23 +7,43 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import ROOT, fit_options, run_process
+from lightning.pytorch import Callback, Trainer
+
+from yelp_lightning.data.datamodule import ReviewDataModule
+from yelp_lightning.modeling.classifier import StarClassifier
+from yelp_lightning.pretrained import load_classifier
+from yelp_lightning.training.progress import FitProgress
 
 LINE = re.compile(
     r"epoch \d/2 step (\d+): loss (\d\.\d{3}), val/loss \d\.\d{3}, val/accuracy \d\.\d{3}.*, [\d.,]+ reviews/s"
 )
+BAR = re.compile(
+    r"epoch \d/\d (━*╸?)( *) loss \d\.\d{3} acc (\d+)% (.+) (?:-    |\d\.\d{3}) [\d.,]+ reviews/s [\d:-]+ left"
+)
 SHOWN = ["--trainer.enable_progress_bar", "true"]
+
+
+def frames_of(shown: str) -> list[str]:
+    """The states of the bar, one after the other."""
+    return [frame for frame in re.split(r"[\r\n]+", shown) if frame.endswith(" left")]
+
+
+def without_codes(shown: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
 
 
 def in_terminal(*arguments: object) -> tuple[int, str]:
     """Run a command in a terminal of 80 columns; what it wrote, without colours."""
     main, end = pty.openpty()
     command = [sys.executable, "-m", "yelp_lightning", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
+    # Without colours, a bar is as long as what is done.
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color", "NO_COLOR": "1"}
     with subprocess.Popen(command, stdout=end, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment) as process:
         os.close(end)
         shown = b""
@@ -33,20 +53,60 @@ def in_terminal(*arguments: object) -> tuple[int, str]:
         except OSError:  # how a terminal says that its other end is closed
             pass
     os.close(main)
-    return process.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    return process.returncode, without_codes(shown.decode())
 
 
 def test_the_bar_in_a_terminal(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
-    options = [*fit_options(tiny_bert, reviews, tmp_path / "run"), *SHOWN, "--checkpoint.monitor", "val/mae"]
+    options = [*fit_options(tiny_bert, reviews, tmp_path / "run"), *SHOWN]
     status, shown = in_terminal("fit", *options)
     assert status == 0
-    frames = [frame for frame in re.split(r"[\r\n]+", shown) if frame.endswith(" left")]
-    bar = re.compile(r"epoch \d/2 \S+ +(\d+)% loss \d\.\d{3} mae (?:-|\d\.\d{3}) [\d.,]+ reviews/s \d:\d\d:\d\d left")
-    shares = [int(found[1]) for frame in frames if (found := bar.fullmatch(frame))]
-    assert shares
-    assert shares == sorted(shares)
+    frames = frames_of(shown)
+    found = [match for frame in frames if (match := BAR.fullmatch(frame)) and match[4] == "val acc"]
+    assert len(found[0][1]) <= 1  # what is done, at the first steps and at the end
+    assert found[-1][1]
+    assert not found[-1][2]
+    assert all(0 <= int(match[3]) <= 100 for match in found)
     assert max(map(len, frames)) <= 80
     assert [int(found[1]) for found in LINE.finditer(shown)] == [23, 46]
+
+
+class Losses(Callback):
+    """Keeps the loss of each training batch, as it is logged."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, model: StarClassifier, outputs: Any, batch: Any, index: int) -> None:
+        self.values.append(float(trainer.callback_metrics["train/loss"]))
+
+
+def test_the_shown_loss_is_that_of_the_latest_batches(
+    tiny_bert: Path, reviews: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"COLUMNS": "80", "TERM": "xterm", "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    losses = Losses()
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False, max_epochs=1,
+        use_distributed_sampler=False, default_root_dir=tmp_path, num_sanity_val_steps=0, accumulate_grad_batches=4,
+        callbacks=[losses, FitProgress("val/loss_calibrated")],
+    )  # fmt: skip
+    # Batches of 8 in steps of 32: the last step has 36 - 32 = 4 rows, which count as much as 32 do.
+    data = ReviewDataModule(
+        str(tiny_bert), source=str(reviews), max_length=16, train_size=36, val_size=4, cache_dir=str(tmp_path / "cache")
+    )
+    trainer.fit(StarClassifier(str(tiny_bert)), data)
+    shown = without_codes(capfd.readouterr().out)
+    expected, *rest = losses.values
+    assert len(rest) == 4
+    for value in rest:
+        expected += 0.05 * (value - expected)
+    (line,) = [line for line in re.split(r"[\r\n]+", shown) if "step 2: " in line]
+    assert float(line.split()[5].rstrip(",")) == pytest.approx(expected, abs=1e-3)
+    frames = [match for frame in frames_of(shown) if (match := BAR.fullmatch(frame))]
+    # The longest name of a metric is cut; the line has all of it.
+    assert {match[4] for match in frames} == {"loss_cali…"}
+    assert "val/loss_calibrated" in line
 
 
 def test_a_file_gets_a_line_per_validation(tiny_bert: Path, reviews: Path, tmp_path: Path) -> None:
@@ -81,7 +141,8 @@ def test_the_table_at_the_start_and_the_line_at_the_end(
     assert (rows["optimizer steps"], rows["warm-up steps"]) == ("46", "5")
     assert (rows["precision"], rows["encoder"]) == ("32-true", str(tiny_bert))
     assert rows["device"] == "cpu, 1 thread"
-    assert rows["trainable"] == f"{rows['parameters']} (100.0%)"
+    parameters = load_classifier(str(tiny_bert), 5).num_parameters()
+    assert (rows["parameters"], rows["trainable"]) == (f"{parameters:,}", f"{parameters:,} (100.0%)")
     assert re.search(r"^46 optimizer steps in \d+ s, validation included: [\d.,]+ reviews/s$", shown, re.MULTILINE)
     assert not LINE.search(shown)  # enable_progress_bar false
 

@@ -1,5 +1,6 @@
 """A run that is killed and goes on ends as one that never stopped: weights, metrics, order of rows, to the bit."""
 
+import csv
 import json
 import os
 import shutil
@@ -185,10 +186,12 @@ def inside(tiny_bert: Path, reviews: Path, tmp_path_factory: pytest.TempPathFact
         (["--data.batch_size", 4], "`--data.batch_size` is 4, but {} stands inside an epoch that was begun with 8"),
         (["--trainer.accumulate_grad_batches", 3], "`--trainer.accumulate_grad_batches` is 3, but {} stands inside"),
         ([*TWO[:4]], "`--trainer.devices` is 2, but {} stands inside an epoch that was begun with 1"),
+        (["--model.frozen_layers", 1], "`--model.frozen_layers` is 1, but {} was trained with null, and what the"),
+        (["--model.layer_decay", 0.9], "`--model.layer_decay` is 0.9, but {} was trained with 1.0, and what the"),
     ],
-    ids=["batch_size", "accumulate_grad_batches", "devices"],
+    ids=["batch_size", "accumulate_grad_batches", "devices", "frozen_layers", "layer_decay"],
 )
-def test_other_steps_inside_an_epoch(
+def test_what_cannot_be_gone_on_with(
     refused: Callable[..., str], inside: tuple[Path, list[object]], options: list[object], found: str
 ) -> None:
     run, common = inside
@@ -198,23 +201,36 @@ def test_other_steps_inside_an_epoch(
     assert (run / "config.yaml").read_bytes() == before
 
 
+def groups_of(run: Path) -> tuple[list[tuple[float, float]], dict[str, Any]]:
+    """Peak rate and decay of each of the optimizer's groups in last.ckpt, and all of it."""
+    last = torch.load(run / "last.ckpt", weights_only=True)
+    groups = last["optimizer_states"][0]["param_groups"]
+    assert last["lr_schedulers"][0]["base_lrs"] == [group["initial_lr"] for group in groups]
+    return [(group["initial_lr"], group["weight_decay"]) for group in groups], last
+
+
 def test_what_differs_is_said_and_wins(
     cli: Callable[..., None], inside: tuple[Path, list[object]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     finished, common = inside
     run = shutil.copytree(finished, tmp_path / "run")
-    options = ["--trainer.default_root_dir", run, "--model.learning_rate", 2e-2, "--model.weight_decay", 0.5]
-    # One step with a rate: the schedule falls to 0 at the end of the first 3 steps and of these 5.
-    cli("fit", *common, *options, "--trainer.max_steps", 5, "--ckpt_path", "last")
+    here = [*common, "--trainer.default_root_dir", run, "--ckpt_path", "last", "--trainer.log_every_n_steps", 1]
+    cli("fit", *here, "--trainer.max_steps", 5, "--model.learning_rate", 2e-2, "--model.weight_decay", 0)
     assert (
-        "resumed run differs: model.learning_rate 0.02 (was 0.01), model.weight_decay 0.5 (was 0.01), "
+        "resumed run differs: model.learning_rate 0.02 (was 0.01), model.weight_decay 0.0 (was 0.01), "
         "trainer.max_steps 5 (was 3)"
     ) in caplog.messages
-    last = torch.load(run / "last.ckpt", weights_only=True)
-    groups = last["optimizer_states"][0]["param_groups"]
-    assert [(group["initial_lr"], group["weight_decay"]) for group in groups] == [(0.02, 0.5), (0.02, 0.0)]
-    assert last["lr_schedulers"][0]["base_lrs"] == [0.02, 0.02]
+    groups, last = groups_of(run)
+    assert groups == 4 * [(0.02, 0.0)]
     assert (last["global_step"], last[KEY]["epoch"], last[KEY]["batches"]) == (5, 0, 5)
+    # The schedule that fell to 0 at the third step falls to 0 at the fifth; of the third on, it is the new one's.
+    with max(run.glob("csv/version_*/metrics.csv")).open(encoding="utf-8") as file:
+        rates = [float(row["lr-AdamW/pg1"]) for row in csv.DictReader(file) if row["lr-AdamW/pg1"]]
+    assert rates == pytest.approx([0.02 * 2 / 5, 0.02 * 1 / 5])  # round(0.1 * 5) = 0 steps of warm-up
+
+    # From no decay to some, and another rate of the head.
+    cli("fit", *here, "--trainer.max_steps", 6, "--model.weight_decay", 0.5, "--model.head_learning_rate", 0.03)
+    assert groups_of(run)[0] == [(0.03, 0.5), (0.03, 0.0), (0.01, 0.5), (0.01, 0.0)]
 
 
 def test_a_run_that_ended_by_max_steps_at_an_epochs_end(

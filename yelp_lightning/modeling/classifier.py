@@ -154,7 +154,7 @@ class StarClassifier(FineTuned):
             weights = balanced_weights(labels.bincount(minlength=self.hparams["num_labels"])).tolist()
         self.class_weights = None if weights is None else torch.tensor(weights, device=self.device)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss of one training batch.
 
         Args:
@@ -162,12 +162,13 @@ class StarClassifier(FineTuned):
             batch_idx: Number of the batch in the epoch.
 
         Returns:
-            What is minimised, ``()``, nats, times the batch's weight: its gradient, meant over devices and accumulated
-            batches, is that of the mean over the rows of the optimizer step. ``train/loss`` is not weighted.
+            ``loss ()``, what is minimised, nats, times the batch's weight: its gradient, meant over devices and
+            accumulated batches, is that of the mean over the rows of the optimizer step. ``train/loss`` is not
+            weighted. And ``accuracy ()``, for the progress bar.
         """
-        loss = self._step("train", batch)
+        loss, logits = self._step("train", batch)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["labels"]))
-        return loss * batch["weight"]
+        return {"loss": loss * batch["weight"], "accuracy": (logits.argmax(-1) == batch["labels"]).float().mean()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a validation batch to the metrics.
@@ -232,14 +233,14 @@ class StarClassifier(FineTuned):
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if name in trained}
 
-    def _step(self, stage: str, batch: Batch) -> Tensor:
+    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
         logits, labels = self(batch["input_ids"], batch["attention_mask"]), batch["labels"]
         # Evaluation is always by plain cross-entropy, so that runs with other losses compare.
         loss = star_loss(logits, labels, **self._loss_options()) if stage == "train" else cross_entropy(logits, labels)
         self._stage_metrics(stage).update(loss.detach(), logits.detach(), labels)
         if stage != "train":
             self._stage_outputs(stage).update(logits, labels, batch["row"])
-        return loss
+        return loss, logits
 
     def _loss_options(self) -> dict[str, Any]:
         names = ("loss", "softness", "label_smoothing")

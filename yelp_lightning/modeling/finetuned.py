@@ -37,6 +37,8 @@ class FineTuned(LightningModule):
         self.tokenizer: PreTrainedTokenizerBase | None = None
         # Of the running epoch; a task without any keeps this.
         self.train_metrics: nn.Module = nn.ModuleList()
+        self.parameter_counts = {"all": 0, "trained": 0}
+        """Of the whole network, on however many devices its parts are; known once the network is made."""
         # What the latest evaluation of a stage measured, in the form of metrics.json.
         self.reports: dict[str, dict[str, Any]] = {}
 
@@ -96,6 +98,12 @@ class FineTuned(LightningModule):
         """Load encoder and tokenizer; Lightning calls it once the devices are known."""
         if self.model is None:
             self.model, self.tokenizer = self._assemble(self.source), load_tokenizer(self.source)
+            # Now: where a strategy has shared parameters out, a device could count its own parts alone. ZeRO-3 does so
+            # while the network is made, and tells the size.
+            for parameter in self.model.parameters():
+                size = getattr(parameter, "ds_numel", parameter.numel())
+                self.parameter_counts["all"] += size
+                self.parameter_counts["trained"] += size * parameter.requires_grad
             if self.device_mesh is not None:  # only a strategy that shares models out has one
                 share_out(self.model, self.device_mesh["data_parallel"])
             # The encoder's buffers are constants (position ids). Told so, DDP does not broadcast them before every

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 from transformers import DataCollatorForLanguageModeling
 from typing_extensions import override
 
@@ -64,7 +64,7 @@ class MaskedWords(FineTuned):
     ) -> None:
         super().__init__(pretrained)
         self.save_hyperparameters()
-        self.loss, self.accuracy = MeanMetric(), MeanMetric()
+        self.loss, self.accuracy, self.words = MeanMetric(), MeanMetric(), SumMetric()
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -108,7 +108,7 @@ class MaskedWords(FineTuned):
         logits: Tensor = masked_word_head(self.model)(hidden)
         return logits.float()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss of one training batch.
 
         Args:
@@ -116,12 +116,13 @@ class MaskedWords(FineTuned):
             batch_idx: Number of the batch in the epoch.
 
         Returns:
-            Mean cross-entropy of the masked words ``()``, nats.
+            ``loss ()``, mean cross-entropy of the masked words, nats, times the batch's weight. And ``accuracy ()``,
+            the share that was guessed right, for the progress bar.
         """
         logits, words = self._guess(batch, None)
         loss = cross_entropy(logits, words)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["input_ids"]))
-        return loss * batch["weight"]
+        return {"loss": loss * batch["weight"], "accuracy": (logits.argmax(-1) == words).float().mean()}
 
     def on_validation_epoch_start(self) -> None:
         """Mask as in every other validation."""
@@ -137,15 +138,16 @@ class MaskedWords(FineTuned):
         logits, words = self._guess(batch, self._generator)
         self.loss.update(cross_entropy(logits, words, reduction="none"))
         self.accuracy.update((logits.argmax(-1) == words).float())
+        self.words.update(len(words))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/loss`` (nats per masked word), ``val/perplexity`` and ``val/accuracy`` (share guessed right)."""
-        loss, accuracy, n = self.loss.compute(), self.accuracy.compute(), self.accuracy.weight
+        loss, accuracy, words = self.loss.compute(), self.accuracy.compute(), int(self.words.compute())
         values = {"val/loss": float(loss), "val/perplexity": math.exp(loss), "val/accuracy": float(accuracy)}
-        right, words = round(float(accuracy * n)), int(n)
+        right = round(float(accuracy) * words)
         self.reports["val"] = {**values, "val/n": words, "val/accuracy_interval": list(share_interval(right, words))}
-        self.loss.reset()
-        self.accuracy.reset()
+        for metric in (self.loss, self.accuracy, self.words):
+            metric.reset()
         self.log("val/accuracy", values.pop("val/accuracy"), prog_bar=True, sync_dist=True)
         self.log_dict(values, sync_dist=True)
 

@@ -11,8 +11,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from yelp_lightning.network.layers import depths
 
 Schedule = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
-# Share of a warm-up-stable-decay run over which the rate falls; Hägele et al. 2024 find 10 to 20 % enough.
+# Share of a warm-up-stable-decay run over which the rate falls; Hägele et al. 2024 find 10 to 20 % enough. Theirs falls
+# as 1 - sqrt, ours in half a cosine, transformers' default.
 DECAY_RATIO = 0.2
+# Where the head stands: above the highest layer, whose depth is 0.
+HEAD = -1
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class OptimizerOptions:
         layer_decay: Factor from each layer to the one below it.
         weight_decay: Decay of the matrices, per optimizer step and unit of learning rate.
         warmup_ratio: Share of all steps over which the rate rises, in [0, 1].
-        schedule: How it falls after that.
+        schedule: How it falls after that: ``linear`` in a line and ``cosine`` in half a cosine, to 0 at the end;
+            ``constant`` not at all; ``warmup_stable_decay`` in half a cosine over the last fifth of the run.
         fused: Whether one kernel updates all parameters.
     """
 
@@ -38,34 +42,54 @@ class OptimizerOptions:
     fused: bool = True
 
 
-def parameter_groups(model: nn.Module, options: OptimizerOptions) -> list[dict[str, Any]]:
-    """Parameters by learning rate and decay: matrices decay, biases and LayerNorm weights do not.
+def parameter_groups(model: Any, options: OptimizerOptions) -> list[dict[str, Any]]:
+    """Parameters by what they are, so that a run goes on with other rates in the same groups.
+
+    The head, a pooler included, is apart from the encoder; where ``layer_decay`` is not 1, so is each layer. In each
+    group either all parameters decay or none: biases and the weights of norms do not.
 
     Args:
         model: A classifier with ``base_model``; frozen parameters are left out.
         options: Rates and decay.
 
     Returns:
-        Groups for AdamW, the highest rate first.
+        Groups for AdamW: the head, then the encoder from its highest layer down; of each, what decays comes first.
 
     Source:
         Devlin et al. 2019, the released training code (``exclude_from_weight_decay``); Howard and Ruder 2018, section
         3.1, for rates by layer.
     """
-    plain = options.layer_decay == 1 and options.head_learning_rate is None
-    below = {} if plain else depths(model)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    if options.layer_decay == 1:
+        below = {id(value): 0 for name, value in model.base_model.named_parameters() if not name.startswith("pooler.")}
+    else:
+        below = depths(model)
+    undecayed = _undecayed(model)
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
     for parameter in model.parameters():
-        if not parameter.requires_grad:
-            continue
-        if id(parameter) in below:
-            rate = options.learning_rate * options.layer_decay ** below[id(parameter)]
-        else:
-            rate = options.head_learning_rate or options.learning_rate
-        # Biases and LayerNorm weights are exactly the parameters with one dimension.
-        groups[rate, options.weight_decay if parameter.ndim >= 2 else 0.0].append(parameter)
-    order = sorted(groups, reverse=True)
-    return [{"params": groups[rate, decay], "lr": rate, "weight_decay": decay} for rate, decay in order]
+        if parameter.requires_grad:
+            groups[below.get(id(parameter), HEAD), id(parameter) in undecayed].append(parameter)
+    head_rate = options.head_learning_rate or options.learning_rate
+    return [
+        {
+            "params": groups[depth, plain],
+            "lr": head_rate if depth == HEAD else options.learning_rate * options.layer_decay**depth,
+            "weight_decay": 0.0 if plain else options.weight_decay,
+        }
+        for depth, plain in sorted(groups)
+    ]
+
+
+def _undecayed(model: nn.Module) -> set[int]:
+    """Biases and what norms have, by ``id``.
+
+    Told by where they stand: on a device that holds a part of it (FSDP1, ZeRO-3), a matrix has one dimension too.
+    """
+    return {
+        id(parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if "bias" in name or "norm" in type(module).__name__.lower()
+    }
 
 
 def adamw(model: nn.Module, options: OptimizerOptions, total_steps: int) -> tuple[AdamW, LambdaLR]:

@@ -17,8 +17,6 @@ from yelp_lightning.pretrained import class_names
 from yelp_lightning.run_folder import METRICS, MODEL, read_metrics
 from yelp_lightning.training.keeping import DIRECTIONS
 
-# Beside the metrics that may choose the best validation: of all of these, less is better.
-OTHERS = ("val/loss_calibrated", "val/ece_calibrated", "val/mae_median", "val/mae_expected", "val/mae_rounded")
 # Most rows of the table of errors, and most characters of a text there.
 ERRORS, CHARACTERS = 50, 2000
 # Most classes of the confusion matrix: nobody could read more, and W&B cuts tables at 200,000 rows.
@@ -50,9 +48,8 @@ class Dashboard(Callback):
         # A name of its own takes a metric out of Lightning's "*", so that its axis is to be said again.
         axis: dict[str, Any] = {"step_metric": "trainer/global_step", "step_sync": True}
         for logger in _wandb_loggers(trainer):
-            for name, best in {**DIRECTIONS, **dict.fromkeys(OTHERS, "min")}.items():
-                keys = (name,) if name in OTHERS else (name, name.replace("val/", "train/"))
-                for key in keys:
+            for name, best in DIRECTIONS.items():
+                for key in (name, name.replace("val/", "train/")):
                     logger.experiment.define_metric(key, summary=f"{best},last", **axis)
 
     @override

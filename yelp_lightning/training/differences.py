@@ -1,5 +1,6 @@
 """A run that goes on against the run it was: what must be the same is refused, what may differ is said."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,12 +17,14 @@ COMPARED = (
 )  # fmt: skip
 # They say which rows the next step takes: inside an epoch, others would train some rows twice and others never.
 STEP = ("data.batch_size", "trainer.devices", "trainer.accumulate_grad_batches")
+# They say what the optimizer's groups are, in which it has kept its state.
+GROUPS = ("model.frozen_layers", "model.layer_decay")
 # They change what is where, and how fast, not what is learned.
 NO_MATTER = {"data.cache_dir", "data.num_workers", "data.num_proc", "data.id_column"}
 
 
 def compare_run(options: Mapping[str, Mapping[str, Any]], devices: int, path: str, checkpoint: dict[str, Any]) -> None:
-    """Refuse to go on in the middle of an epoch with other steps; say in one line what else differs.
+    """Refuse other steps in the middle of an epoch, and what the optimizer cannot follow; say what else differs.
 
     Args:
         options: The parsed options by group: ``model``, ``data`` and ``trainer``.
@@ -30,7 +33,8 @@ def compare_run(options: Mapping[str, Mapping[str, Any]], devices: int, path: st
         checkpoint: Its content.
 
     Raises:
-        UsageError: If the checkpoint has no place to go on from, or the steps differ inside an epoch.
+        UsageError: If the checkpoint has no place to go on from, if the steps differ inside an epoch, or if other
+            layers are frozen or only one of the two runs has rates by layer.
     """
     if KEY not in checkpoint:
         raise UsageError(
@@ -57,6 +61,14 @@ def compare_run(options: Mapping[str, Mapping[str, Any]], devices: int, path: st
                     f"`--{name}` is {value!r}, but {path} stands inside an epoch that was begun with {was!r}: go on "
                     f"with --{name} {was} to the end of an epoch, or train a new run."
                 )
+    for name in GROUPS:
+        # From one decay to another the layers stay apart; from or to 1 they do not.
+        if name in differing and (name != "model.layer_decay" or 1 in differing[name]):
+            value, was = map(json.dumps, differing[name])  # as they are typed: null
+            raise UsageError(
+                f"`--{name}` is {value}, but {path} was trained with {was}, and what the optimizer has kept does not "
+                f"fit: go on with --{name} {was}, or train a new run."
+            )
     if differing:
         told = ", ".join(f"{name} {value} (was {was})" for name, (value, was) in differing.items())
         rank_zero_info(f"resumed run differs: {told}")

@@ -17,11 +17,12 @@ from yelp_lightning.ranges import PositiveInt
 Direction = Literal["min", "max"]
 # Whether less or more of a validation metric is better.
 DIRECTIONS: dict[str, Direction] = {
-    "val/accuracy": "max", "val/macro_f1": "max", "val/mae": "min", "val/within_1": "max", "val/qwk": "max",
-    "val/ece": "min", "val/loss": "min", "val/perplexity": "min",
+    "val/accuracy": "max", "val/macro_f1": "max", "val/mae": "min", "val/mae_median": "min", "val/mae_expected": "min",
+    "val/mae_rounded": "min", "val/within_1": "max", "val/qwk": "max", "val/ece": "min", "val/ece_calibrated": "min",
+    "val/loss": "min", "val/loss_calibrated": "min", "val/perplexity": "min",
 }  # fmt: skip
 # What only ordered classes have.
-ORDERED = {"val/mae", "val/within_1", "val/qwk"}
+ORDERED = {"val/mae", "val/mae_median", "val/mae_expected", "val/mae_rounded", "val/within_1", "val/qwk"}
 # What a run on masked words measures.
 WORDS = {"val/accuracy", "val/loss", "val/perplexity"}
 

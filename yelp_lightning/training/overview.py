@@ -56,10 +56,8 @@ def facts(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
         Name to value, in words.
     """
     datamodule: Any = getattr(trainer, "datamodule", None)
-    options = pl_module.hparams
-    source = str(pl_module.source)
-    parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-    trained = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+    model: Any = pl_module
+    options, source, counts = model.hparams, model.source, model.parameter_counts
     steps, batches = int(trainer.estimated_stepping_batches), int(trainer.num_training_batches)
     done = f", {trainer.global_step:,} of them done" if trainer.global_step else ""
     # Fewer where trainer.limit_train_batches leaves some batches out.
@@ -67,8 +65,8 @@ def facts(trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
     tokens = int(share * datamodule.tokens["train"].lengths.sum())
     return {
         "encoder": options["pretrained"] + (f", from {source}" if source != options["pretrained"] else ""),
-        "parameters": f"{parameters:,}",
-        "trainable": f"{trained:,} ({trained / parameters:.1%})",
+        "parameters": f"{counts['all']:,}",
+        "trainable": f"{counts['trained']:,} ({counts['trained'] / counts['all']:.1%})",
         "optimizer steps": f"{steps:,}{done}",
         "warm-up steps": f"{round(options['warmup_ratio'] * steps):,}",
         "tokens an epoch": f"{'about ' if share < 1 else ''}{tokens:,}",

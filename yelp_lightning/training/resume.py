@@ -92,14 +92,18 @@ class Resume(Callback):
             self.loaded = None
 
     def _set_options(self, trainer: Trainer) -> None:
-        """A learning rate or decay that was typed anew wins over that of the checkpoint's optimizer."""
+        """Rates, decays and lengths that were typed anew win over those of the checkpoint's optimizer."""
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         for group, fresh in zip(groups, self.fresh_groups, strict=True):
-            if group["initial_lr"] != fresh["initial_lr"]:
-                group["lr"] *= fresh["initial_lr"] / group["initial_lr"]
             group.update(fresh)
         for config in trainer.lr_scheduler_configs:
-            config.scheduler.base_lrs = [group["initial_lr"] for group in config.scheduler.optimizer.param_groups]
+            schedule: Any = config.scheduler
+            schedule.base_lrs = [group["initial_lr"] for group in schedule.optimizer.param_groups]
+            # Where the new schedule is at this step: the checkpoint's rate is that of the old one, at its end 0.
+            for group, base, multiplier in zip(
+                schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+            ):
+                group["lr"] = base * multiplier(schedule.last_epoch)
 
 
 def random_states() -> dict[str, Any]:
