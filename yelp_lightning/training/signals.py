@@ -22,9 +22,10 @@ class Signals(Callback):
     """Ends a command at SIGTERM or SIGINT, with exit status 143 or 130: training after the running optimizer step.
 
     Whichever process of a training is sent the signal, all of them end after the same step; a second signal ends at
-    once, as the first does outside of training, where nothing is left to save. Lightning's own handler ends with status
-    0, and waits for ever where one process alone gets the signal. Under SLURM, SIGUSR1 says that the job's time is
-    nearly over: it goes back into the queue and ends with status 0.
+    once. So does the first outside of training, where nothing is left to save; if another process than the first alone
+    is sent it there, Lightning kills the first within seconds. Lightning's own handler ends with status 0, and waits
+    for ever where one process alone gets the signal. Under SLURM, SIGUSR1 says that the job's time is nearly over: it
+    goes back into the queue and ends with status 0.
 
     Args:
         run_folder: Where the run is kept, for the line that says how to go on; None where it is not kept.
