@@ -175,10 +175,12 @@ def test_checkpoint_io_never_swallows_an_error(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["taken.ckpt"]
 
 
-def test_a_moved_folder_keeps_its_best_score(tmp_path: Path) -> None:
-    state = {**BestCheckpoint("elsewhere", "val/accuracy").state_dict(), "best_model_score": torch.tensor(0.9)}
+def test_what_is_to_be_beaten_stands_in_the_best_checkpoint(trained: Path, tmp_path: Path) -> None:
+    # The folder is moved, and its best.ckpt is newer than the state.
+    shutil.copy(trained / "best.ckpt", tmp_path)
+    state = {**BestCheckpoint("elsewhere", "val/accuracy").state_dict(), "best_model_score": torch.tensor(0.1)}
     callback = BestCheckpoint(str(tmp_path), "val/accuracy")
-    (tmp_path / "best.ckpt").touch()
     callback.load_state_dict(state)
-    assert callback.best_model_score == 0.9
-    assert callback.best_k_models == {str(tmp_path / "best.ckpt"): torch.tensor(0.9)}
+    best = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))["val/accuracy"]
+    assert callback.best_model_score == pytest.approx(best)
+    assert callback.best_k_models == {str(tmp_path / "best.ckpt"): callback.best_model_score}

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,12 +25,15 @@ WAYS = {
             "--trainer.strategy", "ddp"],
     "model_parallel": ["--data.batch_size", 4, *SHARED],
 }  # fmt: skip
+# Of weights that are read and, where they are shared out, loaded in parts.
+MEAN = re.compile("The mean of the 2 best validations has val/loss .*")
 
 
 def fit_of_two_epochs(pretrained: Path, reviews: Path, run: Path) -> list[object]:
     return [
-        *fit_options(pretrained, reviews, run), "--model.learning_rate", 1e-3, "--data.train_size", 100,
+        *fit_options(pretrained, reviews, run), "--model.learning_rate", 3e-3, "--data.train_size", 100,
         "--trainer.max_epochs", 2, "--trainer.gradient_clip_val", 1.0,
+        "--checkpoint.monitor", "val/loss", "--checkpoint.average_best", 2,
     ]  # fmt: skip
 
 
@@ -39,12 +43,14 @@ def finished(process: subprocess.CompletedProcess[str]) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tiny_bert_without_dropout: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of each way. Not to be written to."""
+    """A folder with a run of each way and what it said. Not to be written to."""
     folder = tmp_path_factory.mktemp("runs")
     environment = {**os.environ, "HOME": str(folder)}
     for name, options in WAYS.items():
         fit = fit_of_two_epochs(tiny_bert_without_dropout, reviews, folder / name)
-        finished(run_process("fit", *fit, *options, env=environment, cwd=ROOT))
+        process = run_process("fit", *fit, *options, env=environment, cwd=ROOT)
+        finished(process)
+        (folder / f"{name}.txt").write_text(process.stderr, encoding="utf-8")
     return folder
 
 
@@ -73,6 +79,9 @@ def test_two_processes_equal_one(runs: Path, way: str) -> None:
     norms, same = (logged(runs / name, "train/grad_norm") for name in (way, "one"))
     assert norms == pytest.approx(same, rel=1e-4)
     assert list(norms) == [9, 19]  # every tenth step, from 0
+    said, same = (MEAN.findall((runs / f"{name}.txt").read_text(encoding="utf-8")) for name in (way, "one"))
+    assert said == same
+    assert len(said) == 1
 
 
 def test_a_run_goes_on_elsewhere(runs: Path, tmp_path: Path) -> None:

@@ -72,6 +72,10 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as stopped:
+        if isinstance(stopped.__context__, KeyboardInterrupt):  # Lightning makes status 1 of it
+            sys.exit(130)
+        raise
 
 
 def _check_command(arguments: Sequence[str]) -> None:

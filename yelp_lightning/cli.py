@@ -32,7 +32,7 @@ from yelp_lightning.modeling.masked_words import MaskedWords
 from yelp_lightning.options import OptionParser, refused_by_class, refused_by_trainer
 from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import SaveRunConfig, claim, finish, is_finished, write_metrics
-from yelp_lightning.training.averaging import TopCheckpoints
+from yelp_lightning.training.averaging import TopCheckpoints, refuse_averages
 from yelp_lightning.training.dashboard import keep_model
 from yelp_lightning.training.differences import compare_run, ends_at
 from yelp_lightning.training.keeping import CheckpointOptions, check_monitor, require_score
@@ -193,9 +193,10 @@ class YelpCLI(LightningCLI):
         quiet_output = self.subcommand == "predict" and self._get(self.config, "output") == STDOUT
         keeping = self._get(self.config_init, "checkpoint")
         if self.subcommand == "fit":
-            words = self._get(self.config, "task") == "masked_words"
-            check_monitor(keeping.monitor, self._get(self.config, "model").ordered, words)
+            words, model = self._get(self.config, "task") == "masked_words", self._get(self.config, "model")
+            check_monitor(keeping.monitor, model.ordered, words)
             refuse_idle_training(config)
+            refuse_averages(config, keeping, model.lora)
         complete(config, self.subcommand, keeping, quiet_output)
         try:
             return super().instantiate_trainer(**kwargs)
@@ -231,9 +232,8 @@ class YelpCLI(LightningCLI):
             monitor = self._get(self.config, "checkpoint").monitor
             require_score(monitor, float(self.trainer.callback_metrics[monitor]))
             self.trainer.save_checkpoint(best, weights_only=False)
-        for callback in self.trainer.checkpoint_callbacks:
-            if isinstance(callback, TopCheckpoints) and len(callback.best_k_models) > 1:
-                callback.average(self.trainer, self.model, self.datamodule)
+        if top := TopCheckpoints.of(self.trainer):
+            top.average(self.trainer, self.model, self.datamodule)
 
     def before_fit(self) -> None:
         """Check run folder and data before anything is loaded or trained."""
@@ -269,6 +269,8 @@ class YelpCLI(LightningCLI):
         if not self._keeps_checkpoints() or not self.trainer.is_global_zero:
             return
         metrics, monitor = finish(folder), self._get(self.config, "checkpoint").monitor
+        if top := TopCheckpoints.of(self.trainer):
+            top.remove()
         keep_model(self.trainer)
         print_metrics(f"{folder}: the best validation, by {monitor} {metrics[monitor]:.3f}", {"tuned": metrics}, "val")
         if self._get(self.config, "task") == "masked_words":

@@ -134,12 +134,15 @@ class BestCheckpoint(ModelCheckpoint):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning forgets the best score where the folder's name differs, and the next epoch would replace a better
-        # one. A run folder may be moved, copied, or named by another path; its best stays its best.
-        best, score = Path(str(self.dirpath)) / BEST, state_dict["best_model_score"]
-        if best.exists() and score is not None:
-            moved = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
-            super().load_state_dict({**state_dict, **moved, "best_k_models": {str(best): score}})
+        # What is to be beaten stands in best.ckpt itself, which may be newer than the checkpoint that is gone on from:
+        # a mean of weights, or the state at the end of a run that stopped before its first validation. Lightning would
+        # forget the score, besides, where the folder's name differs: it may be moved, copied, or named by another path.
+        best = Path(str(self.dirpath)) / BEST
+        if best.exists():
+            score = torch.tensor(read_checkpoint(best)["reports"]["val"][str(self.monitor)])
+            own = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
+            scores = {"best_model_score": score, "kth_value": score, "best_k_models": {str(best): score}}
+            super().load_state_dict({**state_dict, **own, **scores})
 
 
 def claim(run_folder: str, checkpoint_file: str | None = None) -> None:

@@ -19,6 +19,8 @@ from yelp_lightning.errors import UsageError
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.modeling.metrics import StarMetrics
 from yelp_lightning.training.guards import FiniteLoss
+from yelp_lightning.training.last import LastCheckpoint
+from yelp_lightning.training.signals import Signals
 
 FOUND = re.compile(
     r"The training loss is (?:nan|inf) at optimizer step (\d+) \(epoch (\d+), learning rate (\S+)\), in the batch of "
@@ -29,12 +31,12 @@ TWO = ["--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strate
 
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a BERT whose embedding of the word `hotel` is no number."""
+    """Folder of a BERT whose embedding of the word `hotel` is so large that what is computed of it is no number."""
     folder = write_tiny_bert(tmp_path_factory.mktemp("poisoned"), num_labels=5)
     model = BertForSequenceClassification.from_pretrained(folder)
     vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     with torch.no_grad():
-        model.bert.embeddings.word_embeddings.weight[vocabulary["hotel"]] = float("nan")
+        model.bert.embeddings.word_embeddings.weight[vocabulary["hotel"]] = torch.finfo().max
     model.save_pretrained(folder)
     return folder
 
@@ -84,21 +86,33 @@ def test_a_learning_rate_that_is_too_high_stops_after_a_good_validation(
 
 def test_two_processes_end_together(poisoned: Path, one_hotel: Path, tmp_path: Path) -> None:
     options = [*fit_options(poisoned, one_hotel, tmp_path / "run"), "--data.val_size", "null", *TWO]
-    process = run_process("fit", *options, "--data.on_duplicate", "keep", "--trainer.log_every_n_steps", 7, cwd=ROOT)
+    options += ["--data.on_duplicate", "keep", "--trainer.log_every_n_steps", 7, "--checkpoint.every_n_steps", 1]
+    process = run_process("fit", *options, cwd=ROOT)
     assert process.returncode == 2, process.stderr
     assert process.stderr.count("error:") == 1
     assert "Traceback" not in process.stderr
     (sentence,) = [line for line in process.stderr.splitlines() if line.startswith("error:")]
-    lines = FOUND.fullmatch(sentence.removeprefix("error: "))[4].split(", ")
-    assert "31" in lines
-    assert len(lines) <= 8  # of the device that had it
+    step, _, _, lines, _ = FOUND.fullmatch(sentence.removeprefix("error: ")).groups()
+    assert "31" in lines.split(", ")
+    assert len(lines.split(", ")) <= 8  # of the device that had it
+    # What is kept can be gone on from.
+    last = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == int(step) - 1
+    assert all(weight.isfinite().all() for weight in last["state_dict"].values())
 
 
 # Of the step that is skipped.
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+@pytest.mark.parametrize(
+    ("precision", "every_n_steps", "found"),
+    [
+        ("32-true", None, "The training loss is nan at optimizer step 2 "),
+        ("32-true", 1, "There are weights that are no finite numbers after optimizer step 1: give a lower --model"),
+        ("16-mixed", 1, None),
+    ],
+)
 def test_infinite_gradients_are_left_to_the_scaler(
-    tiny_bert: Path, reviews: Path, tmp_path: Path, precision: str
+    tiny_bert: Path, reviews: Path, tmp_path: Path, precision: str, every_n_steps: int | None, found: str | None
 ) -> None:
     class HugeGradients(StarClassifier):
         def on_after_backward(self) -> None:
@@ -109,20 +123,21 @@ def test_infinite_gradients_are_left_to_the_scaler(
     scaler = torch.amp.GradScaler("cpu")
     how = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)]} if precision == "16-mixed" else {}
     trainer = Trainer(
-        accelerator="cpu", max_steps=4, limit_val_batches=0, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        default_root_dir=tmp_path, callbacks=[FiniteLoss()], **how,
+        accelerator="cpu", max_steps=4, limit_val_batches=0, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=tmp_path,
+        callbacks=[FiniteLoss(), LastCheckpoint(str(tmp_path), Signals(None), every_n_steps)], **how,
     )  # fmt: skip
     model = HugeGradients(str(tiny_bert), warmup_ratio=0)
     data = ReviewDataModule(
         str(tiny_bert), source=str(reviews), max_length=32, val_size=20, cache_dir=str(tmp_path / "c")
     )
-    if precision == "16-mixed":
+    if found is None:
         trainer.fit(model, data)
         assert scaler.get_scale() < 2**16  # it skipped
     else:
-        with pytest.raises(UsageError, match="The training loss is nan at optimizer step 2 "):
+        with pytest.raises(UsageError, match=found):
             trainer.fit(model, data)
+    assert (tmp_path / "last.ckpt").exists() == (found is None)
 
 
 def test_a_loss_that_is_no_number_is_in_the_mean() -> None:

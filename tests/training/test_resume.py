@@ -112,7 +112,7 @@ def assert_same_end(straight: Path, stopped: Path, processes: int = 1) -> None:
     [
         # Steps end with batches 1, 3, .. 11, 12: last.ckpt is written after 3; after 5, late, since the validation fell
         # between two steps; and after 12, the epoch's last.
-        ([], [], [5, 7, 13]),
+        (["--checkpoint.average_best", 2], [], [5, 7, 13]),
         ([], [AVERAGED], [9]),
         # A validation at the end of the epoch; the first process starts the other.
         ([*TWO, "--trainer.val_check_interval", 1.0], [], [8, 13]),

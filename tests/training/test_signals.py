@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,15 +21,15 @@ TWO = ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
 
 @contextmanager
 def running(
-    run: Path, options: list[object], seconds: float = 0.05, variables: dict[str, str] | None = None
+    run: Path, options: list[object], seconds: float = 0.05, waits_in: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
-    """A fit that trains already."""
+    """A fit that trains already, or waits in a validation."""
     run.mkdir()
-    witness = {"class_path": "witness.Witness", "init_args": {"folder": str(run), "seconds": seconds}}
+    init = {"folder": str(run), "seconds": seconds, "waits_in": waits_in}
+    witness = {"class_path": "witness.Witness", "init_args": init}
     config = run.with_suffix(".yaml")
     config.write_text(safe_dump({"trainer": {"callbacks": [witness]}}), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
-    environment |= variables or {}
     command = [sys.executable, "-m", "yelp_lightning", "fit", "--config", config, *options]
     with subprocess.Popen(
         [*map(str, command), "--trainer.max_epochs", "500"],
@@ -36,9 +37,9 @@ def running(
     ) as process:  # fmt: skip
         try:
             deadline = time.monotonic() + 120
-            while (
-                len(batches(run)) < (1 if seconds > 1 else 3) and time.monotonic() < deadline and process.poll() is None
-            ):
+            while time.monotonic() < deadline and process.poll() is None:
+                if (run / "waits").exists() if waits_in else len(batches(run)) >= (1 if seconds > 1 else 3):
+                    break
                 time.sleep(0.05)
             yield process
         finally:
@@ -96,3 +97,26 @@ def test_a_second_signal_ends_at_once(tiny_bert: Path, reviews: Path, tmp_path: 
         process.communicate(timeout=20)
     assert process.returncode == 130
     assert not (run / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("waits_in", "number", "status", "devices"),
+    [
+        ("sanity_check", signal.SIGTERM, 143, []),
+        ("validate", signal.SIGINT, 130, []),
+        ("validate", signal.SIGTERM, 143, TWO),
+    ],
+)
+def test_outside_of_training_it_ends_at_once(
+    tiny_bert: Path, reviews: Path, tmp_path: Path, waits_in: str, number: signal.Signals, status: int, devices: Any
+) -> None:
+    run = tmp_path / "run"
+    # The run ends before its first validation, which follows.
+    options = [*fit_options(tiny_bert, reviews, run), "--trainer.max_steps", 1, *devices]
+    with running(run, options, waits_in=waits_in) as process:
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == status, said
+    assert "Traceback" not in said
+    if waits_in == "validate":
+        assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 1

@@ -33,11 +33,11 @@ class _Batch:
 
 
 class FiniteLoss(Callback):
-    """Stops at the first training or validation loss that is infinite or no number.
+    """Stops at the first training or validation loss that is infinite or no number, and before such weights are kept.
 
     On one CPU every training batch is looked at. A GPU would have to be waited for, and several devices have to agree:
     there the losses of ``trainer.log_every_n_steps`` batches are looked at together. Infinite gradients, which the loss
-    scaling of ``16-mixed`` skips, are no error.
+    scaling of ``16-mixed`` skips, are no error; where they are not skipped, the weights show it before the next loss.
     """
 
     def __init__(self) -> None:
@@ -73,6 +73,15 @@ class FiniteLoss(Callback):
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))  # the same on every device
         if not trainer.sanity_checking and not torch.isfinite(torch.tensor(loss)):
             _stop(trainer, f"The validation loss is {loss} after optimizer step {trainer.global_step}")
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # A run could not go on from it. Every device is here, before the first of them writes the file.
+        self._look(trainer)
+        weights = checkpoint["state_dict"].values()  # none where another device holds them for all
+        finite = all(weight.isfinite().all() for weight in weights if weight.is_floating_point())
+        if trainer.strategy.reduce_boolean_decision(not finite, all=False):
+            _stop(trainer, f"There are weights that are no finite numbers after optimizer step {trainer.global_step}")
 
     def _look(self, trainer: Trainer) -> None:
         waiting, self._waiting = self._waiting, []

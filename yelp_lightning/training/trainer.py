@@ -76,7 +76,9 @@ def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool
     options["callbacks"] = [*as_list(options["callbacks"]), FirstDeath()]
     if command == "fit":
         options["callbacks"] += _fit_callbacks(options, keeping)
-    elif options["logger"] is None:
+        return
+    options["callbacks"].append(Signals(None))
+    if options["logger"] is None:
         options["logger"] = False  # what these measure goes to metrics.json
 
 
