@@ -38,7 +38,7 @@ class CheckpointOptions:
         every_n_steps: Optimizer steps between two writings of last.ckpt, beside the one after each validation; null
             means none between.
         average_best: How many of the best validations have their weights averaged at the end; the mean becomes
-            best.ckpt if it is better than each of them. null means none.
+            best.ckpt if it is better than each of them (Wortsman et al. 2022). null means none.
     """
 
     monitor: str = "val/accuracy"
