@@ -29,12 +29,12 @@ def check_options(options: Mapping[str, Any], source: str) -> None:
     Raises:
         UsageError: If one does not fit.
     """
+    config = encoder_config(source)
     if source.endswith(".ckpt") and read_checkpoint(Path(source))["encoder"].get("task") == "masked_words":
         raise UsageError(
             f"`model.pretrained` is {source!r}, of a run on masked words, which has no head for stars: give its run "
             f"folder, {Path(source).parent}."
         )
-    config = encoder_config(source)
     layers = config.num_hidden_layers
     for name in ("frozen_layers", "reinit_layers"):
         if (options[name] or 0) > layers:
