@@ -62,8 +62,8 @@ class StarClassifier(FineTuned):
         weight_decay: AdamW's decay of matrices; biases and LayerNorm weights never decay.
         warmup_ratio: Share of all optimizer steps, in [0, 1], over which the learning rate rises (Devlin et al. 2019).
         schedule: How it falls after that: ``linear`` (Devlin et al. 2019) or ``cosine`` (Loshchilov and Hutter 2017) to
-            0, ``constant`` not at all, ``warmup_stable_decay`` in half a cosine over the last fifth of the run (Hägele et
-            al. 2024, whose fall is 1 - sqrt).
+            0, ``constant`` not at all, ``warmup_stable_decay`` in half a cosine over the last fifth of the run (Hägele
+            et al. 2024, whose fall is 1 - sqrt).
         frozen_layers: How many of the lowest layers, and the embeddings with them, stay as they are; 0 means the
             embeddings alone, null means that everything is trained (Lee et al. 2019).
         reinit_layers: How many of the highest layers are drawn anew (Zhang et al. 2021).
