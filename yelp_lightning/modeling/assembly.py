@@ -30,7 +30,9 @@ def check_options(options: Mapping[str, Any], source: str) -> None:
         UsageError: If one does not fit.
     """
     config = encoder_config(source)
-    if source.endswith(".ckpt") and read_checkpoint(Path(source))["encoder"].get("task") == "masked_words":
+    # Of a run that goes on, the task has been compared, and its checkpoint is not read once more.
+    given = source.endswith(".ckpt") and source == options["pretrained"]
+    if given and read_checkpoint(Path(source))["encoder"].get("task") == "masked_words":
         raise UsageError(
             f"`model.pretrained` is {source!r}, of a run on masked words, which has no head for stars: give its run "
             f"folder, {Path(source).parent}."
@@ -121,6 +123,6 @@ def prepare(model: Classifier, options: Mapping[str, Any]) -> None:
     if options["gradient_checkpointing"]:
         model.base_model.activation_checkpointing_enable({"use_reentrant": False})
     if options["compile"]:
-        model.compile(dynamic=True)  # one program for all lengths; one for each would be no faster on a processor
+        model.compile(dynamic=True)  # one program for all lengths; on a processor, one for each was no faster
     # transformers loads in evaluation mode, and Lightning keeps the mode it finds: without this, no dropout.
     model.train()
