@@ -23,6 +23,9 @@ COMMANDS = {
 }
 # `predict --text` with nothing but these is answered without Lightning.
 QUICK_OPTIONS = {"--ckpt_path", "--text", "--output", "--explain"}
+# On processors, torch and oneDNN keep 1,024 kernels each, one for each shape. Padded batches have ever new shapes: kept
+# kernels take over 1 GB, most of it in gaps between them, and save no time (benchmarks/LOG.md). Both read this once.
+KERNELS = {"LRU_CACHE_CAPACITY": "32", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
 
 
 def help_text() -> str:
@@ -53,6 +56,8 @@ def main() -> None:
     Exits with status 2 and one sentence on standard error for what a user can put right.
     """
     arguments = sys.argv[1:]
+    for name, capacity in KERNELS.items():
+        os.environ.setdefault(name, capacity)
     try:
         if arguments in ([], ["-h"], ["--help"]):
             print(help_text(), end="")
