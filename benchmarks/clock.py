@@ -41,12 +41,14 @@ class Steps:
         self.first_end = self.first_end or time.time()
 
     def add_batch(self, attention_mask: Any) -> None:
-        """Note the lengths of a batch, without waiting for them.
+        """Note the lengths of a batch, without waiting for an accelerator.
 
         Args:
             attention_mask: ``(B, T)``, 1 for real tokens.
         """
-        self.lengths.append(attention_mask.sum(1))
+        lengths = attention_mask.sum(1)
+        # On a processor, a small tensor kept from each step keeps the memory between them from being reused.
+        self.lengths.append(lengths.tolist() if lengths.device.type == "cpu" else lengths)
         self.padded.append(attention_mask.shape[1])
 
     def plain(self) -> dict[str, Any]:
