@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from yelp_lightning.checks import refuse_idle_training
+from yelp_lightning.checks import refuse_idle_training, refuse_limits
 from yelp_lightning.errors import UsageError
 from yelp_lightning.options import refused_by_trainer, sentence
 
@@ -307,6 +308,23 @@ def test_training_without_limit_or_validation_is_allowed() -> None:
     refuse_idle_training(usual | {"limit_val_batches": 0, "enable_checkpointing": False})
     with pytest.raises(UsageError, match="limit_val_batches` is 0,"):
         refuse_idle_training(usual | {"limit_val_batches": 0})
+
+
+@pytest.mark.parametrize(
+    ("command", "limits"),
+    [("test", {"limit_test_batches": 0}), ("validate", {"limit_val_batches": 0.0})]
+    + [("predict", {"limit_predict_batches": limit}) for limit in (0, 0.0, 0.5, 1, 7)]
+    + [("predict", {"fast_dev_run": value}) for value in (True, 2)],
+)
+def test_limits_that_leave_nothing_or_rows_out(command: str, limits: dict[str, Any]) -> None:
+    usual = {f"limit_{stage}_batches": None for stage in ("val", "test", "predict")} | {"fast_dev_run": False}
+    ((name, value),) = limits.items()
+    with pytest.raises(UsageError, match=rf"^`--trainer.{name}` is {value}, .*leave the option out"):
+        refuse_limits(usual | limits, command)
+    refuse_limits(usual, command)
+    refuse_limits(usual | {f"limit_{stage}_batches": 1.0 for stage in ("val", "test", "predict")}, command)
+    if command != "predict":  # a part of the rows is measured, and n says so
+        refuse_limits(usual | {name: 3, "fast_dev_run": True}, command)
 
 
 def test_unforeseen_messages_stay_one_line() -> None:

@@ -150,6 +150,31 @@ def refuse_idle_training(trainer: Mapping[str, Any]) -> None:
             )
 
 
+def refuse_limits(trainer: Mapping[str, Any], command: str) -> None:
+    """Refuse limits by which `validate` and `test` would measure nothing, or `predict` leave rows out.
+
+    Args:
+        trainer: The options ``trainer.*``.
+        command: ``validate``, ``test`` or ``predict``.
+
+    Raises:
+        UsageError: If there is such an option.
+    """
+    name = {"validate": "limit_val_batches"}.get(command, f"limit_{command}_batches")
+    limit, shortened = trainer[name], trainer["fast_dev_run"]
+    if command == "predict" and (shortened or isinstance(limit, int) or (limit or 1.0) < 1.0 or limit == 0):
+        name, limit = ("fast_dev_run", shortened) if shortened else (name, limit)
+        raise UsageError(
+            f"`--trainer.{name}` is {limit}, which leaves rows out, but `predict` writes every row: leave the option "
+            "out; for fewer rows, give a file that has fewer."
+        )
+    if limit == 0:
+        raise UsageError(
+            f"`--trainer.{name}` is {limit}, with which `{command}` would measure nothing: give a number above 0, or "
+            "leave the option out."
+        )
+
+
 def refuse_inputs(text: str | None, explain: bool, predict_path: str | None, processes: int) -> None:
     """Refuse inputs of `predict` that exclude each other.
 

@@ -15,6 +15,7 @@ from yelp_lightning.checkpoint import BEST, LAST, find_checkpoint, read_checkpoi
 from yelp_lightning.checks import (
     refuse_idle_training,
     refuse_inputs,
+    refuse_limits,
     refuse_other,
     refuse_other_task,
     refuse_training_file,
@@ -24,7 +25,6 @@ from yelp_lightning.data.datamodule import ReviewDataModule
 from yelp_lightning.errors import UsageError
 from yelp_lightning.evaluation.table import print_metrics
 from yelp_lightning.files import require_writable
-from yelp_lightning.inference.gathering import gather
 from yelp_lightning.inference.predictions import STDOUT, check_output, predictions_table, write_predictions
 from yelp_lightning.inference.text import explain_text
 from yelp_lightning.modeling.classifier import StarClassifier
@@ -42,7 +42,7 @@ from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_ch
 
 PROGRAM = "python -m yelp_lightning"
 # Parameters of the Trainer's methods that are not options: checkpoints are always loaded without code, predictions are
-# always returned, tables are ours, and ckpt_path takes more than Lightning's.
+# always written, tables are ours, and ckpt_path takes more than Lightning's.
 OUR_WAY = {"weights_only", "return_predictions", "verbose", "ckpt_path"}
 
 
@@ -197,6 +197,8 @@ class YelpCLI(LightningCLI):
             check_monitor(keeping.monitor, model.ordered, words)
             refuse_idle_training(config)
             refuse_averages(config, keeping, model.lora)
+        else:
+            refuse_limits(config, self.subcommand)
         complete(config, self.subcommand, keeping, quiet_output)
         try:
             return super().instantiate_trainer(**kwargs)
@@ -337,8 +339,8 @@ class YelpCLI(LightningCLI):
             are = "is" if inputs.blank == 1 else "are"
             print(f"warning: {inputs.blank} of the reviews {are} blank; the stars mean nothing", file=sys.stderr)
         path = self._get(self.config, "ckpt_path")
-        batches: Any = self.trainer.predict(**kwargs, ckpt_path=path, return_predictions=True)
-        probabilities = gather(batches, self.trainer.world_size)
+        self.trainer.predict(**kwargs, ckpt_path=path, return_predictions=False)  # the model gathers them
+        probabilities = self.model.predicted
         if self.trainer.is_global_zero:
             assert len(probabilities) == inputs.count, f"{len(probabilities)} predictions for {inputs.count} rows"
             names, ordered = self.model.hparams["label_names"], self.model.hparams["ordered"]

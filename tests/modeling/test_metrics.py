@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, distributed
 from torch.nn.functional import cross_entropy
 
-from yelp_lightning.modeling.metrics import StarMetrics
+from yelp_lightning.modeling.metrics import Outputs, StarMetrics
 
 CLASSES = 5
 NAMES = {"loss", "accuracy", "macro_f1", "mae", "within_1", "qwk", "ece"}
@@ -225,3 +225,21 @@ def test_compute_resets() -> None:
         alone, alone_matrix = measure(logits, labels, [])
         assert values == pytest.approx(alone, abs=1e-6)
         assert matrix == alone_matrix
+
+
+def test_outputs_are_all_rows_in_order_and_little_more() -> None:
+    outputs = Outputs("logits", "labels")
+    rounds = []
+    for count in (1, 1_000):
+        rows = some_rows(count)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
+        for batch in order.split(3):
+            outputs.update(row=batch, logits=rows.logits[batch], labels=rows.labels[batch])
+        # However many batches there were, their values lie in one place.
+        assert len(outputs.logits) == 1
+        assert outputs.logits[0].untyped_storage().nbytes() <= 2 * rows.logits.nbytes
+        rounds.append((rows, outputs.collect()))
+    for rows, found in rounds:
+        assert found["row"].tolist() == list(range(len(rows.labels)))
+        assert np.array_equal(found["logits"], rows.logits.numpy())
+        assert np.array_equal(found["labels"], rows.labels.numpy())

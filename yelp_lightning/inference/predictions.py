@@ -17,6 +17,8 @@ from yelp_lightning.modeling.rounding import expected_stars
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 STDOUT = "-"
+# Rows that are Python's at a time.
+JSONL_ROWS = 10_000
 
 
 def predictions_table(
@@ -95,9 +97,8 @@ def write_predictions(table: pa.Table, output: str) -> None:
         if path.suffix == ".csv":
             _write_csv(table, file)
         elif path.suffix == ".jsonl":
-            file.writelines(
-                json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n" for row in table.to_pylist()
-            )
+            rows = (row for batch in table.to_batches(JSONL_ROWS) for row in batch.to_pylist())
+            file.writelines(json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n" for row in rows)
         else:
             from pyarrow import parquet
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -110,9 +111,12 @@ class StarClassifier(FineTuned):
         self.hparams["lora"] = plain(lora)
         self.train_metrics: StarMetrics
         self.train_metrics, self.val_metrics, self.test_metrics = (StarMetrics(num_labels, ordered) for _ in range(3))
-        self.val_outputs, self.test_outputs = Outputs(), Outputs()
+        self.val_outputs, self.test_outputs = (Outputs("logits", "labels") for _ in range(2))
+        self.predict_outputs = Outputs("probabilities")
         # What the latest evaluation of a stage saw, row by row.
         self.measured: dict[str, Measured] = {}
+        self.predicted: npt.NDArray[np.float32] | None = None
+        """Probabilities ``(n, C)`` of the latest prediction, from all devices, in the order of the rows."""
         self.temperature = 1.0
         """By which logits are divided for probabilities; of the latest validation, or of the checkpoint."""
         # What the latest evaluation of a stage measured, in the form of metrics.json.
@@ -200,7 +204,9 @@ class StarClassifier(FineTuned):
             ``row (B,)`` int64 and ``probabilities (B, C)`` float32.
         """
         logits = self(batch["input_ids"], batch["attention_mask"])
-        return {"row": batch["row"], "probabilities": (logits / self.temperature).softmax(-1)}
+        predicted = {"row": batch["row"], "probabilities": (logits / self.temperature).softmax(-1)}
+        self.predict_outputs.update(**predicted)
+        return predicted
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics; its loss is logged step by step."""
@@ -219,6 +225,13 @@ class StarClassifier(FineTuned):
     def on_test_epoch_end(self) -> None:
         """Log exact test metrics, of the probabilities that `predict` gives."""
         self.log_dict(self._measure("test"), sync_dist=True)
+
+    def on_predict_epoch_end(self) -> None:
+        """Gather the predictions."""
+        found = self.predict_outputs.collect()
+        rows = found["row"]
+        assert np.array_equal(rows, np.arange(len(rows))), "some rows are missing or were predicted twice"
+        self.predicted = found["probabilities"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint self-contained.
@@ -240,7 +253,7 @@ class StarClassifier(FineTuned):
         loss = star_loss(logits, labels, **self._loss_options()) if stage == "train" else cross_entropy(logits, labels)
         self._stage_metrics(stage).update(loss.detach(), logits.detach(), labels)
         if stage != "train":
-            self._stage_outputs(stage).update(logits, labels, batch["row"])
+            self._stage_outputs(stage).update(row=batch["row"], logits=logits, labels=labels)
         return loss, logits
 
     def _loss_options(self) -> dict[str, Any]:
@@ -271,15 +284,14 @@ class StarClassifier(FineTuned):
 
     def _measure_probabilities(self, stage: str) -> dict[str, float]:
         """What depends on the temperature, which is that of the checkpoint or, in a validation, of these rows."""
-        # torchmetrics makes a scalar of what has one element.
-        logits, labels, rows = (np.atleast_1d(found.cpu().numpy()) for found in self._stage_outputs(stage).compute())
-        self._stage_outputs(stage).reset()
+        found = self._stage_outputs(stage).collect()
+        logits, labels = found["logits"], found["labels"]
         if stage == "val" and not self.trainer.sanity_checking:
             self.temperature = fit_temperature(logits, labels)
-        measured = self.measured[stage] = Measured(logits, labels, rows, self.temperature)
+        measured = self.measured[stage] = Measured(logits, labels, found["row"], self.temperature)
         calibrated, raw = measured.calibration(), replace(measured, temperature=1.0).calibration()
         # Validation rows chose the temperature and so flatter it: there, what it does stands beside the plain values.
         first, second, suffix = (raw, calibrated, "calibrated") if stage == "val" else (calibrated, raw, "uncalibrated")
-        found = {**first, **{f"{name}_{suffix}": value for name, value in second.items()}}
+        named = {**first, **{f"{name}_{suffix}": value for name, value in second.items()}}
         rounding = rounding_errors(measured.probabilities, labels) if self.hparams["ordered"] else {}
-        return {**found, **rounding, "temperature": self.temperature}
+        return {**named, **rounding, "temperature": self.temperature}
