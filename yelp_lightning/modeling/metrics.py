@@ -34,7 +34,7 @@ def _keep(kept: list[Tensor], values: Tensor) -> None:
         values: ``(B, ...)``.
     """
     if not kept:
-        kept.append(values.clone())
+        kept.append(values.clone(memory_format=torch.contiguous_format))  # which is what resize_ takes it for
         return
     known, rows = len(kept[0]), len(kept[0]) + len(values)
     if kept[0].untyped_storage().nbytes() < (kept[0].numel() + values.numel()) * values.element_size():
