@@ -327,6 +327,13 @@ def test_limits_that_leave_nothing_or_rows_out(command: str, limits: dict[str, A
         refuse_limits(usual | {name: 3, "fast_dev_run": True}, command)
 
 
+@pytest.mark.parametrize(("command", "name"), [("test", "limit_test_batches"), ("validate", "limit_val_batches")])
+def test_a_share_of_less_than_a_batch(refused: Callable[..., str], trained: Path, command: str, name: str) -> None:
+    # How many batches there are, Lightning alone knows, and late.
+    said = refused(command, "--ckpt_path", trained, f"--trainer.{name}", 1e-6)
+    assert said.startswith(f"`--trainer.{name}` is 1e-06, which Lightning refuses (")
+
+
 def test_unforeseen_messages_stay_one_line() -> None:
     assert sentence("Something\n  new.\n", []) == "The options cannot be read: Something new; see --help."
     assert sentence('Parser key "a.b":\n  Something\n  new.\n', []) == "`--a.b`: Something new; see --help."

@@ -41,8 +41,7 @@ from yelp_lightning.training.precision import AUTO, Precision
 from yelp_lightning.training.trainer import TRAINER_DEFAULTS, complete, keeps_checkpoints, log_on, refuse_no_batch
 
 PROGRAM = "python -m yelp_lightning"
-# Parameters of the Trainer's methods that are not options: checkpoints are always loaded without code, predictions are
-# always written, tables are ours, and ckpt_path takes more than Lightning's.
+# Parameters of the Trainer's methods that are no options here: ckpt_path takes more, the others are not to choose.
 OUR_WAY = {"weights_only", "return_predictions", "verbose", "ckpt_path"}
 
 
@@ -94,16 +93,20 @@ class YelpCLI(LightningCLI):
 
     def __init__(self) -> None:
         self.checkpoint: dict[str, Any] | None = None
-        super().__init__(
-            StarClassifier,
-            ReviewDataModule,
-            save_config_callback=SaveRunConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=42,
-            parser_class=OptionParser,
-            parser_kwargs={sys.argv[1]: {"usage": f"{PROGRAM} {sys.argv[1]} [--config FILE ...] [--OPTION VALUE ...]"}},
-            auto_configure_optimizers=False,
-        )
+        usage = f"{PROGRAM} {sys.argv[1]} [--config FILE ...] [--OPTION VALUE ...]"
+        try:
+            super().__init__(
+                StarClassifier,
+                ReviewDataModule,
+                save_config_callback=SaveRunConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                seed_everything_default=42,
+                parser_class=OptionParser,
+                parser_kwargs={sys.argv[1]: {"usage": usage}},
+                auto_configure_optimizers=False,
+            )
+        except MisconfigurationException as error:  # of the Trainer: its options, against each other or the data
+            raise refused_by_trainer(error, self._get(self.config, "trainer").as_dict()) from error
 
     @staticmethod
     @override
@@ -202,7 +205,7 @@ class YelpCLI(LightningCLI):
         complete(config, self.subcommand, keeping, quiet_output)
         try:
             return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
+        except (ModuleNotFoundError, TypeError, ValueError) as error:
             raise refused_by_trainer(error, self._get(self.config, "trainer").as_dict()) from error
 
     @override
@@ -340,9 +343,8 @@ class YelpCLI(LightningCLI):
             print(f"warning: {inputs.blank} of the reviews {are} blank; the stars mean nothing", file=sys.stderr)
         path = self._get(self.config, "ckpt_path")
         self.trainer.predict(**kwargs, ckpt_path=path, return_predictions=False)  # the model gathers them
-        probabilities = self.model.predicted
         if self.trainer.is_global_zero:
-            assert len(probabilities) == inputs.count, f"{len(probabilities)} predictions for {inputs.count} rows"
+            found = self.model.predicted
+            assert len(found) == inputs.count, f"{len(found)} predictions for {inputs.count} rows"
             names, ordered = self.model.hparams["label_names"], self.model.hparams["ordered"]
-            table = predictions_table(probabilities, inputs.ids, inputs.id_column, names, ordered)
-            write_predictions(table, output)
+            write_predictions(predictions_table(found, inputs.ids, inputs.id_column, names, ordered), output)
