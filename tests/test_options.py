@@ -1,5 +1,6 @@
 """Whatever the parser or Lightning's Trainer refuses becomes one sentence: option, value found, what is allowed."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -327,11 +328,18 @@ def test_limits_that_leave_nothing_or_rows_out(command: str, limits: dict[str, A
         refuse_limits(usual | {name: 3, "fast_dev_run": True}, command)
 
 
+def test_processes_that_keep_results_to_themselves(fit_refused: Callable[..., str]) -> None:
+    assert fit_refused("--trainer.strategy", "ddp_spawn") == (
+        "`--trainer.strategy` is 'ddp_spawn', whose processes keep to themselves what they measure: give ddp."
+    )
+
+
 @pytest.mark.parametrize(("command", "name"), [("test", "limit_test_batches"), ("validate", "limit_val_batches")])
 def test_a_share_of_less_than_a_batch(refused: Callable[..., str], trained: Path, command: str, name: str) -> None:
     # How many batches there are, Lightning alone knows, and late.
     said = refused(command, "--ckpt_path", trained, f"--trainer.{name}", 1e-6)
-    assert said.startswith(f"`--trainer.{name}` is 1e-06, which Lightning refuses (")
+    ways = "give a larger share, or a number of batches."
+    assert re.fullmatch(rf"`--trainer.{name}` is 1e-06, of \d+ batches less than one: {ways}", said)
 
 
 def test_unforeseen_messages_stay_one_line() -> None:

@@ -23,9 +23,8 @@ COMMANDS = {
 }
 # `predict --text` with nothing but these is answered without Lightning.
 QUICK_OPTIONS = {"--ckpt_path", "--text", "--output", "--explain"}
-# On processors, torch and oneDNN keep 1,024 kernels each, one for each shape. Padded batches have ever new shapes: kept
-# kernels take 1 GB, half of it in gaps between them, and save at most 5 % of the time (benchmarks/LOG.md). Both read
-# this once.
+# On processors, torch and oneDNN keep 1,024 kernels each, one for each shape. Padded batches have ever new shapes: what
+# 200 steps leave takes half a GB and saves at most 5 % of the time (benchmarks/LOG.md). Both read this once.
 KERNELS = {"LRU_CACHE_CAPACITY": "32", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
 
 

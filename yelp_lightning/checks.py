@@ -165,8 +165,8 @@ def refuse_limits(trainer: Mapping[str, Any], command: str) -> None:
     if command == "predict" and (shortened or isinstance(limit, int) or (limit or 1.0) < 1.0 or limit == 0):
         name, limit = ("fast_dev_run", shortened) if shortened else (name, limit)
         raise UsageError(
-            f"`--trainer.{name}` is {limit}, which leaves rows out, but `predict` writes every row: leave the option "
-            "out; for fewer rows, give a file that has fewer."
+            f"`--trainer.{name}` is {limit}, which may leave rows out, but `predict` writes every row: leave the "
+            "option out; for fewer rows, give a file that has fewer."
         )
     if limit == 0:
         raise UsageError(

@@ -29,7 +29,7 @@ from yelp_lightning.inference.predictions import STDOUT, check_output, predictio
 from yelp_lightning.inference.text import explain_text
 from yelp_lightning.modeling.classifier import StarClassifier
 from yelp_lightning.modeling.masked_words import MaskedWords
-from yelp_lightning.options import OptionParser, refused_by_class, refused_by_trainer
+from yelp_lightning.options import OptionParser, refused_by_class, refused_by_trainer, refused_share
 from yelp_lightning.quiet import quiet
 from yelp_lightning.run_folder import SaveRunConfig, claim, finish, is_finished, write_metrics
 from yelp_lightning.training.averaging import TopCheckpoints, refuse_averages
@@ -105,8 +105,8 @@ class YelpCLI(LightningCLI):
                 parser_kwargs={sys.argv[1]: {"usage": usage}},
                 auto_configure_optimizers=False,
             )
-        except MisconfigurationException as error:  # of the Trainer: its options, against each other or the data
-            raise refused_by_trainer(error, self._get(self.config, "trainer").as_dict()) from error
+        except MisconfigurationException as error:
+            raise refused_share(error) from error
 
     @staticmethod
     @override
@@ -205,7 +205,7 @@ class YelpCLI(LightningCLI):
         complete(config, self.subcommand, keeping, quiet_output)
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ModuleNotFoundError, TypeError, ValueError) as error:
+        except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
             raise refused_by_trainer(error, self._get(self.config, "trainer").as_dict()) from error
 
     @override

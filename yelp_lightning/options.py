@@ -181,6 +181,24 @@ def refused_by_trainer(error: Exception, options: Mapping[str, Any]) -> UsageErr
     return UsageError(f"{found}, which Lightning refuses ({reason}): give another value, or leave the option out.")
 
 
+def refused_share(error: Exception) -> Exception:
+    """What Lightning's Trainer refused once it knew how many batches there are.
+
+    Args:
+        error: From one of its commands.
+
+    Returns:
+        The sentence about a share of the batches that is less than one; ``error`` itself where it is of anything else.
+    """
+    match = re.search(r"but (\S+) \* (\d+) < 1.*`(limit_\w+_batches)`", str(error))
+    if match is None:
+        return error
+    return UsageError(
+        f"`--trainer.{match[3]}` is {match[1]}, of {match[2]} batches less than one: give a larger share, or a number "
+        "of batches."
+    )
+
+
 def refused_by_class(error: ValueError) -> Exception:
     """What a class of the user's choice refused, which the parser says among what else it tried.
 

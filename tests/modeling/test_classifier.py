@@ -256,6 +256,11 @@ def test_predict_gives_each_row_its_probabilities(short_run: ShortRun, reviews: 
     rows = torch.cat([part["row"] for part in found])
     probabilities = torch.cat([part["probabilities"] for part in found])
     assert sorted(rows.tolist()) == list(range(41))
+    assert np.array_equal(short_run.model.predicted, probabilities[rows.argsort()].numpy())
+    # A part of them is predicted too, and the rows of a prediction that broke off are forgotten.
+    short_run.model.predict_outputs.update(**found[0])
+    (first,) = quiet_trainer(tmp_path, limit_predict_batches=1).predict(short_run.model, data)
+    assert np.array_equal(short_run.model.predicted, first["probabilities"][first["row"].argsort()].numpy())
     texts = [json.loads(line)["text"] for line in (reviews / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     for row, probability in zip(rows.tolist(), probabilities, strict=True):
         encoded = short_run.model.tokenizer([texts[row]], truncation=True, max_length=32, return_tensors="pt")

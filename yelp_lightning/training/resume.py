@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torchmetrics import Metric
 from typing_extensions import override
 
@@ -147,10 +148,7 @@ def metric_states(metrics: torch.nn.Module) -> dict[str, Any]:
     return {
         name: {
             "updates": metric._update_count,
-            "states": {
-                key: [part.cpu() for part in state] if isinstance(state, list) else state.cpu()
-                for key, state in metric.metric_state.items()
-            },
+            "states": {key: _copied(state, torch.device("cpu")) for key, state in metric.metric_state.items()},
         }
         for name, metric in metrics.named_modules()
         if isinstance(metric, Metric)
@@ -168,9 +166,14 @@ def set_metric_states(metrics: torch.nn.Module, states: dict[str, Any]) -> None:
         if isinstance(metric, Metric):
             metric._update_count = states[name]["updates"]
             for key, state in states[name]["states"].items():
-                parts = [part.to(metric.device) for part in state] if isinstance(state, list) else None
-                # Metrics add in place, and the checkpoint's tensors are mapped from its file.
-                setattr(metric, key, parts if parts is not None else state.to(metric.device, copy=True))
+                setattr(metric, key, _copied(state, metric.device))
+
+
+def _copied(state: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
+    """A copy: metrics add in place, with room for more; a checkpoint's tensors are mapped from its file."""
+    if isinstance(state, list):
+        return [part.to(device, copy=True) for part in state]
+    return state.to(device, copy=True)
 
 
 def _gather(own: dict[str, Any], world_size: int) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool
 
 
 def refuse_parts(options: Any) -> None:
-    """Refuse strategies that are not installed, or whose checkpoints are no single file, before anything is trained.
+    """Refuse strategies that are not installed, or that keep what they make in parts or to themselves.
 
     Args:
         options: The options ``trainer.*``.
@@ -92,6 +92,10 @@ def refuse_parts(options: Any) -> None:
         UsageError: If there is such a strategy.
     """
     strategy = options["strategy"]
+    if isinstance(strategy, str) and any(way in strategy for way in ("spawn", "fork", "notebook")):
+        raise UsageError(
+            f"`--trainer.strategy` is {strategy!r}, whose processes keep to themselves what they measure: give ddp."
+        )
     if isinstance(strategy, str) and strategy.startswith("deepspeed"):
         if find_spec("deepspeed") is None:
             raise UsageError(
