@@ -162,7 +162,9 @@ def refuse_limits(trainer: Mapping[str, Any], command: str) -> None:
     """
     name = {"validate": "limit_val_batches"}.get(command, f"limit_{command}_batches")
     limit, shortened = trainer[name], trainer["fast_dev_run"]
-    if command == "predict" and (shortened or isinstance(limit, int) or (limit or 1.0) < 1.0 or limit == 0):
+    # A whole number counts batches, a float is a share of them.
+    partial = isinstance(limit, int) or (limit is not None and limit < 1)
+    if command == "predict" and (shortened or partial):
         name, limit = ("fast_dev_run", shortened) if shortened else (name, limit)
         raise UsageError(
             f"`--trainer.{name}` is {limit}, which may leave rows out, but `predict` writes every row: leave the "

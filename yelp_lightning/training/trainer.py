@@ -66,7 +66,7 @@ def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool
     Raises:
         UsageError: If the strategy cannot keep a model.
     """
-    refuse_parts(options)
+    refuse_strategy(options)
     options["use_distributed_sampler"] = False
     options["precision"] = choose(options["precision"], _device(options["accelerator"]), command)
     if not options["barebones"]:
@@ -82,7 +82,7 @@ def complete(options: Any, command: str, keeping: CheckpointOptions, quiet: bool
         options["logger"] = False  # what these measure goes to metrics.json
 
 
-def refuse_parts(options: Any) -> None:
+def refuse_strategy(options: Any) -> None:
     """Refuse strategies that are not installed, or that keep what they make in parts or to themselves.
 
     Args:
